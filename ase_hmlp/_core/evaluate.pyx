@@ -1,0 +1,217 @@
+"""Energies, forces and virials of the three levels: the loops over centres.
+
+Every centre gathers from its own full neighbour list and writes only its own row, so that
+results do not depend on the number of threads.
+"""
+
+import numpy as np
+
+from cython.parallel cimport parallel, prange
+
+from libc.math cimport sqrt
+from libc.stdlib cimport free, malloc
+
+from ase_hmlp._core.geometry cimport gather
+from ase_hmlp._core.kernel cimport (
+    MAX_ANGULAR,
+    Axis,
+    Neighbours,
+    Value,
+    add_virial,
+    bond_energy,
+    orientation_fingerprints,
+    orientation_forces,
+    radial_fingerprints,
+    radial_forces,
+    regressor_energy,
+)
+from ase_hmlp._core.levels cimport BondCurve, Machine, Table
+
+
+cdef struct Scratch:
+    double* d
+    double* r
+    int* j
+
+
+cdef Scratch allocate(int longest) noexcept nogil:
+    cdef Scratch s
+    s.d = <double*> malloc((3 * longest + 1) * sizeof(double))
+    s.r = <double*> malloc((longest + 1) * sizeof(double))
+    s.j = <int*> malloc((longest + 1) * sizeof(int))
+    return s
+
+
+cdef void release(Scratch s) noexcept nogil:
+    free(s.d)
+    free(s.r)
+    free(s.j)
+
+
+cdef Neighbours neighbours_of(const double* points, const int* first, const int* index,
+                              const int* shift_id, const double* shifts, int i, double cutoff,
+                              Scratch s) noexcept nogil:
+    cdef Neighbours nb
+    nb.n = gather(points, first, index, shift_id, shifts, i, cutoff, s.d, s.r, s.j)
+    nb.d = s.d
+    nb.r = s.r
+    nb.j = s.j
+    return nb
+
+
+def axes_of(const double[:, ::1] bonds):
+    """Axis structs (unit vector and length, four doubles a molecule) from bond vectors (m, 3)."""
+    lengths = np.linalg.norm(bonds, axis=1)
+    return np.ascontiguousarray(np.column_stack([np.asarray(bonds) / lengths[:, None], lengths]))
+
+
+def bond_terms(BondCurve curve, const double[:, ::1] axes):
+    """Bond energies (m), slopes dU/dr (m) from axes (m, 4)."""
+    energy_array, slope_array = np.empty(axes.shape[0]), np.empty(axes.shape[0])
+    cdef double[::1] energy = energy_array, slope = slope_array
+    cdef Py_ssize_t m
+    cdef Value value
+    for m in range(axes.shape[0]):
+        value = bond_energy(curve.c, axes[m, 3])
+        energy[m] = value.f
+        slope[m] = value.df
+    return energy_array, slope_array
+
+
+def pair_fingerprints(Table table, const double[:, ::1] positions, first, index, shift_id,
+                      const double[:, ::1] shifts, int n_threads):
+    """Radial fingerprints of every atom (n, channels) and its shortest contact (n), in Å."""
+    cdef int n = <int> positions.shape[0], i, k
+    cdef int longest = max_length(first)
+    fingerprint_array = np.zeros((n, table.c.channels))
+    contact_array = np.full(n, np.inf)
+    cdef double[:, ::1] v = fingerprint_array
+    cdef double[::1] contact = contact_array
+    cdef const int[::1] f = first, j = index, s = shift_id
+    cdef const int* jp = &j[0] if j.shape[0] else NULL
+    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef Neighbours nb
+    cdef Scratch scratch
+    with nogil, parallel(num_threads=n_threads):
+        scratch = allocate(longest)
+        for i in prange(n, schedule="static"):
+            nb = neighbours_of(&positions[0, 0], &f[0], jp, sp, &shifts[0, 0], i,
+                               table.c.cutoff, scratch)
+            radial_fingerprints(table.c, nb, &v[i, 0])
+            for k in range(nb.n):
+                if nb.r[k] < contact[i]:
+                    contact[i] = nb.r[k]
+        release(scratch)
+    return fingerprint_array, contact_array
+
+
+def regress(Machine machine, const double[:, ::1] v, const double[::1] bond_length,
+            int n_threads):
+    """Energies (c), gradients de/dv (c, fingerprints) and de/dr (c) of every centre."""
+    cdef int n = <int> v.shape[0], i
+    if v.shape[1] != machine.c.n_fingerprints:
+        raise ValueError("fingerprints do not match the regressor")
+    energy_array, slope_array = np.empty(n), np.empty(n)
+    gradient_array = np.empty((n, v.shape[1]))
+    cdef double[::1] energy = energy_array, slope = slope_array
+    cdef double[:, ::1] gradient = gradient_array
+    with nogil:
+        for i in prange(n, schedule="static", num_threads=n_threads):
+            energy[i] = regressor_energy(machine.c, &v[i, 0], bond_length[i], &gradient[i, 0],
+                                         &slope[i])
+    return energy_array, gradient_array, slope_array
+
+
+def pair_forces(Table table, const double[:, ::1] positions, first, index, shift_id,
+                const double[:, ::1] shifts, const double[:, ::1] gradient, int n_threads,
+                double[:, ::1] forces, double[:, ::1] virials):
+    """Add the pair level's forces (n, 3) and per-atom virials (n, 6)."""
+    cdef int n = <int> positions.shape[0], i
+    cdef int longest = max_length(first)
+    cdef const int[::1] f = first, j = index, s = shift_id
+    cdef const int* jp = &j[0] if j.shape[0] else NULL
+    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef Neighbours nb
+    cdef Scratch scratch
+    with nogil, parallel(num_threads=n_threads):
+        scratch = allocate(longest)
+        for i in prange(n, schedule="static"):
+            nb = neighbours_of(&positions[0, 0], &f[0], jp, sp, &shifts[0, 0], i,
+                               table.c.cutoff, scratch)
+            radial_forces(table.c, nb, &gradient[0, 0], i, &forces[i, 0], &virials[i, 0])
+        release(scratch)
+
+
+def molecule_fingerprints(Table table, const double[:, ::1] centres, const double[:, ::1] axes,
+                          first, index, shift_id, const double[:, ::1] shifts, int n_threads):
+    """Orientation fingerprints of every molecule (m, 8 channels)."""
+    cdef int n = <int> centres.shape[0], i
+    cdef int longest = max_length(first)
+    fingerprint_array = np.zeros((n, MAX_ANGULAR * table.c.channels))
+    cdef double[:, ::1] w = fingerprint_array
+    cdef const int[::1] f = first, j = index, s = shift_id
+    cdef const int* jp = &j[0] if j.shape[0] else NULL
+    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef const Axis* axis = <const Axis*> &axes[0, 0]
+    cdef Neighbours nb
+    cdef Scratch scratch
+    with nogil, parallel(num_threads=n_threads):
+        scratch = allocate(longest)
+        for i in prange(n, schedule="static"):
+            nb = neighbours_of(&centres[0, 0], &f[0], jp, sp, &shifts[0, 0], i, table.c.cutoff,
+                               scratch)
+            orientation_fingerprints(table.c, nb, axis[i], axis, &w[i, 0])
+        release(scratch)
+    return fingerprint_array
+
+
+def molecule_forces(Table table, const double[:, ::1] centres, const double[:, ::1] axes, first,
+                    index, shift_id, const double[:, ::1] shifts,
+                    const double[:, ::1] gradient, int n_threads):
+    """Forces on centres (m, 3), de/d(bond vector) (m, 3) and virials without the bond's (m, 6)."""
+    cdef int n = <int> centres.shape[0], i
+    cdef int longest = max_length(first)
+    force_array, bond_array = np.zeros((n, 3)), np.zeros((n, 3))
+    virial_array = np.zeros((n, 6))
+    cdef double[:, ::1] force = force_array, bond = bond_array, virial = virial_array
+    cdef const int[::1] f = first, j = index, s = shift_id
+    cdef const int* jp = &j[0] if j.shape[0] else NULL
+    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef const Axis* axis = <const Axis*> &axes[0, 0]
+    cdef Neighbours nb
+    cdef Scratch scratch
+    with nogil, parallel(num_threads=n_threads):
+        scratch = allocate(longest)
+        for i in prange(n, schedule="static"):
+            nb = neighbours_of(&centres[0, 0], &f[0], jp, sp, &shifts[0, 0], i, table.c.cutoff,
+                               scratch)
+            orientation_forces(table.c, nb, i, axis, &gradient[0, 0], &force[i, 0], &bond[i, 0],
+                               &virial[i, 0])
+        release(scratch)
+    return force_array, bond_array, virial_array
+
+
+def molecules_to_atoms(const int[:, ::1] molecules, const double[:, ::1] bonds,
+                       const double[:, ::1] centre_force, const double[:, ::1] de_dbond,
+                       const double[:, ::1] molecule_virial, double[:, ::1] forces,
+                       double[:, ::1] virials):
+    """Share forces on centres and bonds, and virials (m, 6), out to the two atoms of each."""
+    cdef Py_ssize_t m, x
+    cdef int a, b
+    cdef double w[6]
+    for m in range(molecules.shape[0]):
+        a = molecules[m, 0]
+        b = molecules[m, 1]
+        for x in range(3):
+            forces[a, x] += 0.5 * centre_force[m, x] + de_dbond[m, x]
+            forces[b, x] += 0.5 * centre_force[m, x] - de_dbond[m, x]
+        for x in range(6):
+            w[x] = molecule_virial[m, x]
+        add_virial(1.0, &bonds[m, 0], &de_dbond[m, 0], w)
+        for x in range(6):
+            virials[a, x] += 0.5 * w[x]
+            virials[b, x] += 0.5 * w[x]
+
+
+cdef int max_length(first) except -1:
+    return int(np.diff(first).max(initial=0))

@@ -1,0 +1,134 @@
+"""Which atoms are bonded, and the vectors along the bonds."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from ase_hmlp.errors import (
+    BondingError,
+    NoPartnerError,
+    OddAtomError,
+    PartnerMismatchError,
+    TwoPartnersError,
+)
+from ase_hmlp.neighbors import neighbour_list
+
+#: No two hydrogen atoms farther apart than this (Å) are taken for a molecule.
+LONGEST_BOND = 1.15
+
+#: Two candidates whose distances differ by less than this (Å) cannot be told apart.
+TIE = 0.01
+
+
+def find_molecules(positions, cell, pbc, longest: float = LONGEST_BOND) -> np.ndarray:
+    """Pair every atom with its mutual nearest neighbour.
+
+    Parameters
+    ----------
+    positions : (n, 3) array, Å
+    cell : (3, 3) array, Å; non-singular (see `ase_hmlp.neighbors.complete_cell`)
+    pbc : three booleans
+    longest : float
+        Longest distance taken for a bond, Å.
+
+    Returns
+    -------
+    (n / 2, 2) intc array
+        Indices of the two atoms of each molecule, the lower first, molecules in order of it.
+
+    Raises
+    ------
+    OddAtomError, NoPartnerError, TwoPartnersError, PartnerMismatchError
+    """
+    n = len(positions)
+    if n % 2:
+        raise OddAtomError(
+            f"{n} atoms cannot all be in molecules: the potential needs an even number."
+        )
+    first, index, shift = neighbour_list(positions, cell, pbc, longest)
+    owner = np.repeat(np.arange(n), np.diff(first))
+    vectors = positions[index] + shift @ cell - positions[owner]
+    lengths = np.linalg.norm(vectors, axis=1)
+    partner = np.empty(n, dtype=np.intc)
+    nearest = np.empty(n)
+    for i in range(n):
+        mine = slice(first[i], first[i + 1])
+        if first[i] == first[i + 1]:
+            raise NoPartnerError(f"Atom {i} has no partner: no other atom within {longest:.2f} Å.")
+        order = np.argsort(lengths[mine])
+        distances, who = lengths[mine][order], index[mine][order]
+        if len(who) > 1 and distances[1] - distances[0] < TIE:
+            raise TwoPartnersError(
+                f"Atom {i} has two partners: atoms {who[0]} and {who[1]} are both "
+                f"{distances[0]:.3f} Å away (to {TIE} Å)."
+            )
+        if who[0] == i:
+            raise PartnerMismatchError(
+                f"Atom {i} is nearest to its own periodic image ({distances[0]:.3f} Å): "
+                "the cell is too small for molecules."
+            )
+        partner[i], nearest[i] = who[0], distances[0]
+    for i in range(n):
+        j = partner[i]
+        if partner[j] != i:
+            raise PartnerMismatchError(
+                f"Atom {i} has no mutual partner: its nearest is atom {j} ({nearest[i]:.3f} Å), "
+                f"which prefers atom {partner[j]} ({nearest[j]:.3f} Å)."
+            )
+    lower = np.flatnonzero(partner > np.arange(n))
+    return np.column_stack([lower, partner[lower]]).astype(np.intc)
+
+
+def check_molecules(molecules, n_atoms: int) -> np.ndarray:
+    """Validate user-given bonds: every atom in exactly one pair.
+
+    Parameters
+    ----------
+    molecules : (n / 2, 2) integers
+    n_atoms : int
+
+    Returns
+    -------
+    (n / 2, 2) intc array
+    """
+    pairs = np.asarray(molecules)
+    if pairs.shape != (n_atoms // 2, 2) or n_atoms % 2 or pairs.dtype.kind not in "iu":
+        raise BondingError(
+            f"bonds must be {n_atoms / 2:g} pairs of atom indices for {n_atoms} atoms, "
+            f"not an array of shape {pairs.shape} and type {pairs.dtype}."
+        )
+    counts = np.bincount(pairs.ravel().clip(0), minlength=n_atoms)
+    if pairs.min(initial=0) < 0 or pairs.max(initial=0) >= n_atoms or (counts != 1).any():
+        wrong = np.flatnonzero(counts[:n_atoms] != 1)
+        raise BondingError(
+            f"bonds must name each atom once; atoms {wrong[:5].tolist()} are named "
+            f"{counts[wrong[:5]].tolist()} times."
+        )
+    return np.ascontiguousarray(pairs, dtype=np.intc)
+
+
+def bond_shifts(positions, cell, pbc, molecules, longest: float = LONGEST_BOND) -> np.ndarray:
+    """Integer cell shifts S that make ``positions[j] + S @ cell - positions[i]`` shortest.
+
+    Rounding fractional coordinates is exact for vectors shorter than half the distance between
+    cell faces; in directions thinner than that, nearby images are tried as well.
+
+    Returns
+    -------
+    (m, 3) integer array
+    """
+    pbc = np.asarray(pbc, dtype=bool)
+    raw = positions[molecules[:, 1]] - positions[molecules[:, 0]]
+    fractional = raw @ np.linalg.inv(cell)
+    base = -np.round(fractional) * pbc
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    reach = [
+        int(np.ceil(longest / h)) if periodic and h < 2.0 * longest else 0
+        for h, periodic in zip(heights, pbc, strict=True)
+    ]
+    trials = np.array(list(product(*(range(-k, k + 1) for k in reach))), dtype=float)
+    vectors = (raw + base @ cell)[:, None, :] + trials @ cell
+    best = np.argmin((vectors**2).sum(axis=2), axis=1)
+    return (base + trials[best]).astype(np.intc)
