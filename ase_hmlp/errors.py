@@ -89,5 +89,13 @@ class LabelError(DataError):
     """A frame without energy or forces, or with labels of the wrong shape."""
 
 
+class NotConvergedError(HMLPError, RuntimeError):
+    """A relaxation that did not reach its tolerances."""
+
+
+class OutputExistsError(HMLPError, FileExistsError):
+    """An output folder that already holds something."""
+
+
 class DomainWarning(UserWarning):
     """A structure outside the model's training data; its energy is an extrapolation."""

@@ -76,6 +76,10 @@ class RadialBasis:
     outer: float = 0.0
     spacing: float = 0.005
 
+    def __getstate__(self):
+        # The kernel's table has pointers: copies and pickles make their own.
+        return {k: v for k, v in self.__dict__.items() if k != "table"}
+
     @cached_property
     def table(self) -> Table:
         """The kernel's table of these functions."""

@@ -89,8 +89,9 @@ class GeometryTracker:
         if not self._still_valid(positions, cell, pbc, molecules):
             self._rebuild(positions, cell, pbc, molecules)
         elif not np.array_equal(cell, self._cell):
-            self._pairs.strain(cell)
-            self._centre_pairs.strain(cell)
+            # New lists: geometries handed out before keep their own shifts.
+            self._pairs = self._pairs.strained(cell)
+            self._centre_pairs = self._centre_pairs.strained(cell)
             self._cell = cell
         a, b = molecules.T
         bonds = np.ascontiguousarray(positions[b] + self._bond_shifts @ cell - positions[a])

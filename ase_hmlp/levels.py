@@ -67,6 +67,10 @@ class KernelRegressor:
     variance: np.ndarray | None = None
     prior: float = 0.0
 
+    def __getstate__(self):
+        # The kernel's form has pointers: copies and pickles make their own.
+        return {k: v for k, v in self.__dict__.items() if k != "machine"}
+
     @cached_property
     def machine(self) -> Machine:
         """The kernel's form of this regressor."""
@@ -86,7 +90,9 @@ class KernelRegressor:
 
         The columns are k(y, y_s) and k(0, y_s); their difference times `alpha` is the energy.
         """
-        return rows.kernel_columns(self.machine, v, np.ascontiguousarray(bond_length))
+        return rows.kernel_columns(
+            self.machine, np.ascontiguousarray(v), np.ascontiguousarray(bond_length)
+        )
 
     def deviation(self, v, bond_length) -> np.ndarray:
         """Predicted standard deviation of each centre's energy, eV."""
@@ -142,6 +148,10 @@ class BondLevel:
     def __post_init__(self):
         if self.form not in BOND_FORMS:
             raise ValueError(f"unknown bond form {self.form!r}")
+
+    def __getstate__(self):
+        # As `KernelRegressor`'s.
+        return {k: v for k, v in self.__dict__.items() if k != "curve"}
 
     @cached_property
     def curve(self) -> BondCurve:

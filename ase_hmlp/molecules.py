@@ -59,15 +59,16 @@ def find_molecules(positions, cell, pbc, longest: float = LONGEST_BOND) -> np.nd
             raise NoPartnerError(f"Atom {i} has no partner: no other atom within {longest:.2f} Å.")
         order = np.argsort(lengths[mine])
         distances, who = lengths[mine][order], index[mine][order]
-        if len(who) > 1 and distances[1] - distances[0] < TIE:
-            raise TwoPartnersError(
-                f"Atom {i} has two partners: atoms {who[0]} and {who[1]} are both "
-                f"{distances[0]:.3f} Å away (to {TIE} Å)."
-            )
+        # First: an atom's own images come in pairs, which would look like two partners.
         if who[0] == i:
             raise PartnerMismatchError(
                 f"Atom {i} is nearest to its own periodic image ({distances[0]:.3f} Å): "
                 "the cell is too small for molecules."
+            )
+        if len(who) > 1 and distances[1] - distances[0] < TIE:
+            raise TwoPartnersError(
+                f"Atom {i} has two partners: atoms {who[0]} and {who[1]} are both "
+                f"{distances[0]:.3f} Å away (to {TIE} Å)."
             )
         partner[i], nearest[i] = who[0], distances[0]
     for i in range(n):
@@ -99,9 +100,14 @@ def check_molecules(molecules, n_atoms: int) -> np.ndarray:
             f"bonds must be {n_atoms / 2:g} pairs of atom indices for {n_atoms} atoms, "
             f"not an array of shape {pairs.shape} and type {pairs.dtype}."
         )
-    counts = np.bincount(pairs.ravel().clip(0), minlength=n_atoms)
-    if pairs.min(initial=0) < 0 or pairs.max(initial=0) >= n_atoms or (counts != 1).any():
-        wrong = np.flatnonzero(counts[:n_atoms] != 1)
+    outside = pairs[(pairs < 0) | (pairs >= n_atoms)]
+    if len(outside):
+        raise BondingError(
+            f"bonds name atoms {outside[:5].tolist()}, but atoms are numbered 0 to {n_atoms - 1}."
+        )
+    counts = np.bincount(pairs.ravel(), minlength=n_atoms)
+    if (counts != 1).any():
+        wrong = np.flatnonzero(counts != 1)
         raise BondingError(
             f"bonds must name each atom once; atoms {wrong[:5].tolist()} are named "
             f"{counts[wrong[:5]].tolist()} times."

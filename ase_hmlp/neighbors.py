@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,9 +70,10 @@ class NeighbourList:
         """Number the distinct shifts, so that a strained cell costs one small product."""
         if len(shift):
             # Shifts are few: encode them as one integer, which sorts much faster than rows.
+            shift = shift.astype(np.int64)
             low = shift.min(axis=0)
             span = shift.max(axis=0) - low + 1
-            code = ((shift - low) @ np.array([span[1] * span[2], span[2], 1])).astype(np.int64)
+            code = (shift - low) @ np.array([span[1] * span[2], span[2], 1])
             distinct, shift_id = np.unique(code, return_inverse=True)
             unique = np.column_stack(np.unravel_index(distinct, span)) + low
         else:
@@ -86,9 +87,9 @@ class NeighbourList:
             np.ascontiguousarray(unique @ cell),
         )
 
-    def strain(self, cell) -> None:
-        """Follow a changed cell."""
-        self.shifts = np.ascontiguousarray(self.integer_shifts @ cell)
+    def strained(self, cell) -> NeighbourList:
+        """The same pairs in a changed cell."""
+        return replace(self, shifts=np.ascontiguousarray(self.integer_shifts @ cell))
 
     @property
     def args(self) -> tuple:

@@ -55,7 +55,8 @@ cdef class Table:
     """
 
     def __init__(self, functions, double cutoff, double inner, double outer, double spacing):
-        channels = -(-len(functions) // 4) * 4
+        # C division truncates: round up without a negative operand.
+        channels = (len(functions) + 3) // 4 * 4
         if not 0 < channels <= MAX_RADIAL:
             raise ValueError(f"a radial basis holds 1 to {MAX_RADIAL} functions")
         n_nodes = int(np.ceil(cutoff / spacing)) + 1
@@ -105,7 +106,7 @@ cdef class Machine:
                 f"{MAX_COMPONENTS} components, not {n_fingerprints} and {n_components}"
             )
         n = len(representatives)
-        padded = -(-n // REP_BLOCK) * REP_BLOCK
+        padded = (n + REP_BLOCK - 1) // REP_BLOCK * REP_BLOCK
         columns = np.zeros((max(n_components, 1), padded))
         columns[:n_components, :n] = np.asarray(representatives).T
         norms, bonds, weights = np.zeros((3, padded))

@@ -20,15 +20,15 @@ cdef struct Growing:
 cdef int push(Growing* g, int j, int sx, int sy, int sz) noexcept nogil:
     cdef void* p
     if g.n == g.capacity:
-        g.capacity = 2 * g.capacity
-        p = realloc(g.j, g.capacity * sizeof(int))
+        p = realloc(g.j, 2 * g.capacity * sizeof(int))
         if p == NULL:
             return -1
         g.j = <int*> p
-        p = realloc(g.shift, 3 * g.capacity * sizeof(int))
+        p = realloc(g.shift, 6 * g.capacity * sizeof(int))
         if p == NULL:
             return -1
         g.shift = <int*> p
+        g.capacity = 2 * g.capacity  # only now: after a failure nothing is written
     g.j[g.n] = j
     g.shift[3 * g.n] = sx
     g.shift[3 * g.n + 1] = sy

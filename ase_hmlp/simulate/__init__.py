@@ -1,0 +1,1 @@
+"""Building phases, relaxing them under pressure, molecular dynamics, and the demo."""

@@ -1,0 +1,262 @@
+"""The potential again, slow and obvious: NumPy, brute force over images, no tables.
+
+Written from design.md section 2, the equations of Zong, Wiebe and Ackland (2020) and the
+docstrings of the kernel header, sharing nothing with the package but the specifications.
+"""
+
+from itertools import product
+
+import numpy as np
+from numpy.polynomial import Polynomial
+from numpy.polynomial.legendre import Legendre
+
+# ---------------------------------------------------------------- images
+
+
+def images(cell, pbc, points, cutoff):
+    """Integer shifts (s, 3) that hold every image within `cutoff` of any point, and more."""
+    fractional = np.linalg.solve(cell.T, points.T).T
+    volume = abs(np.linalg.det(cell))
+    ranges = []
+    for c in range(3):
+        height = volume / np.linalg.norm(np.cross(cell[c - 2], cell[c - 1]))
+        reach = int(np.ceil(cutoff / height + np.ptp(fractional[:, c]))) if pbc[c] else 0
+        ranges.append(range(-reach, reach + 1))
+    return np.array(list(product(*ranges)), dtype=int)
+
+
+def neighbours(points, cell, pbc, cutoff):
+    """All (i, j, shift, vector) with 0 < |vector| < cutoff or an image of i, in order."""
+    shifts = images(cell, pbc, points, cutoff)
+    offsets = shifts @ cell
+    found = []
+    for i, j in product(range(len(points)), repeat=2):
+        vectors = points[j] + offsets - points[i]
+        near = (vectors**2).sum(axis=1) < cutoff**2
+        if i == j:
+            near &= (shifts != 0).any(axis=1)
+        found += [(i, j, tuple(map(int, shifts[s])), vectors[s]) for s in np.flatnonzero(near)]
+    return found
+
+
+def shortest_image(positions, cell, pbc, a, b):
+    """Shift and vector of the image of atom b closest to atom a."""
+    shifts = images(cell, pbc, positions[[a, b]], 2.0)
+    vectors = positions[b] + shifts @ cell - positions[a]
+    best = np.argmin((vectors**2).sum(axis=1))
+    return tuple(map(int, shifts[best])), vectors[best]
+
+
+# ---------------------------------------------------------------- radial functions
+
+
+def cutoff_function(r, rc):
+    """(1 - (r/rc)^2)^3 inside the cutoff."""
+    r = np.asarray(r, dtype=float)
+    return np.where(r < rc, 1.0 - (r / rc) ** 2, 0.0) ** 3
+
+
+#: The quintic smoothstep, 0 to 1 with vanishing first and second derivatives at both ends.
+SMOOTHSTEP = Polynomial([0, 0, 0, 10, -15, 6])
+
+
+def frozen(r, inner, outer):
+    """r beyond outer; below, r less the integral of 1 - (its slope, the smoothstep)."""
+    r = np.asarray(r, dtype=float)
+    if outer <= inner:
+        return r
+    t = np.clip((r - inner) / (outer - inner), 0.0, 1.0)
+    integral = SMOOTHSTEP.integ()
+    return np.where(r >= outer, r, outer - (outer - inner) * (integral(1.0) - integral(t)))
+
+
+def radial(function, basis, r):
+    """One radial function of a basis, the cutoff function included."""
+    s = frozen(r, basis.inner, basis.outer)
+    if function.kind == "gaussian":
+        value = np.exp(-((s / function.a) ** 2))
+    elif function.kind == "damped_sine":
+        value = np.sin(function.a * s) * np.exp(-s / function.b)
+    elif function.kind == "quadrupole":
+        value = s**-5.0
+    elif function.kind == "born_mayer":
+        value = np.exp(-np.asarray(r) / function.a)
+    else:
+        raise ValueError(function.kind)
+    return value * cutoff_function(r, basis.cutoff)
+
+
+def radial_channels(basis, r):
+    """All functions at distances r (n): (channels, n), padding channels zero."""
+    out = np.zeros((len(basis.names), len(np.atleast_1d(r))))
+    for k, function in enumerate(basis.functions):
+        out[k] = radial(function, basis, np.atleast_1d(r))
+    return out
+
+
+# ---------------------------------------------------------------- orientational invariants
+
+
+def quadrupole_form(ca, cb, c):
+    """Equation 7 of Zong, Wiebe and Ackland."""
+    return 35 * ca**2 * cb**2 - 5 * ca**2 - 5 * cb**2 + 2 * c**2 - 20 * ca * cb * c + 1
+
+
+def angular(a, b, r):
+    """The eight invariants of unit vectors a, b and r, by name."""
+    ca, cb, c = a @ r, b @ r, a @ b
+    p2, p4 = Legendre.basis(2), Legendre.basis(4)
+    # S222 from the molecules' traceless quadrupole tensors: r.(A B).r less a third of its trace.
+    qa, qb = np.outer(a, a) - np.eye(3) / 3, np.outer(b, b) - np.eye(3) / 3
+    return {
+        "S000": 1.0,
+        "S202": p2(ca),
+        "S022": p2(cb),
+        "S220": p2(c),
+        "S222": 9 * (r @ qa @ qb @ r - np.trace(qa @ qb) / 3),
+        "S224": quadrupole_form(ca, cb, c),
+        "S404": p4(ca),
+        "S044": p4(cb),
+    }
+
+
+def point_charge_quadrupoles(a, b, r, size=0.01):
+    """R^5 times the Coulomb energy of two linear quadrupoles made of point charges.
+
+    Charges (1, -2, 1) / size^2 at (-size, 0, size) along each axis, at unit separation r.
+    """
+    charges = np.array([1.0, -2.0, 1.0]) / size**2
+    steps = size * np.array([-1.0, 0.0, 1.0])
+    energy = 0.0
+    for qa, xa in zip(charges, steps, strict=True):
+        for qb, xb in zip(charges, steps, strict=True):
+            energy += qa * qb / np.linalg.norm(r + xb * b - xa * a)
+    return energy
+
+
+# ---------------------------------------------------------------- fingerprints
+
+
+def bonds(structure):
+    """Shift and vector of every bond."""
+    s = structure
+    return [shortest_image(s.positions, s.cell, s.pbc, a, b) for a, b in s.molecules]
+
+
+def pair_fingerprints(basis, structure):
+    """Radial fingerprints (n, channels) over all atoms but the partner, and how many neighbours."""
+    s = structure
+    own = {}
+    for (a, b), (shift, _) in zip(s.molecules, bonds(s), strict=True):
+        own[a] = (b, shift)
+        own[b] = (a, tuple(-k for k in shift))
+    v, count = np.zeros((len(s), len(basis.names))), np.zeros(len(s), dtype=int)
+    found = [
+        (i, d)
+        for i, j, shift, d in neighbours(s.positions, s.cell, s.pbc, basis.cutoff)
+        if own[i] != (j, shift)
+    ]
+    f = radial_channels(basis, np.array([np.linalg.norm(d) for _, d in found]))
+    for p, (i, _) in enumerate(found):
+        v[i] += f[:, p]
+        count[i] += 1
+    return v, count
+
+
+def orientation_fingerprints(basis, structure, angular_names):
+    """Orientation fingerprints (m, 8 channels), and how many neighbours."""
+    s = structure
+    vectors = np.array([d for _, d in bonds(s)])
+    centres = s.positions[s.molecules[:, 0]] + vectors / 2
+    axes = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    w = np.zeros((len(axes), len(angular_names), len(basis.names)))
+    count = np.zeros(len(axes), dtype=int)
+    found = neighbours(centres, s.cell, s.pbc, basis.cutoff)
+    distances = np.array([np.linalg.norm(d) for *_, d in found])
+    f = radial_channels(basis, distances)
+    for p, (i, j, _, d) in enumerate(found):
+        by_name = angular(axes[i], axes[j], d / distances[p])
+        for row, name in enumerate(angular_names):
+            w[i, row] += by_name[name] * f[:, p]
+        count[i] += 1
+    return w.reshape(len(axes), -1), count
+
+
+# ---------------------------------------------------------------- energies
+
+
+def regressor_energy(g, v, r):
+    """Energy of one centre with fingerprints v and bond length r."""
+    energy = g.linear @ v + (r - g.r0) * (g.linear_stretch @ v)
+    y = g.transform @ v
+    for y_s, r_s, alpha in zip(g.representatives, g.rep_bond, g.alpha, strict=True):
+        k = np.exp(-((y - y_s) @ (y - y_s)) / 2) - np.exp(-(y_s @ y_s) / 2)
+        if g.stretch_width > 0:
+            k *= np.exp(-(((r - r_s) / g.stretch_width) ** 2) / 2)
+        energy += alpha * k
+    return energy
+
+
+def bond_energy(level, r):
+    """Energy of a bond of length r: Morse, or a polynomial continued by its Taylor parabolas."""
+    if level.form == "morse":
+        depth, a = level.parameters
+        return depth * (1 - np.exp(-a * (r - level.r0))) ** 2
+    p = Polynomial(level.parameters)
+    edge = min(max(r, level.lower), level.upper)
+    x = edge - level.r0
+    return p(x) + p.deriv(1)(x) * (r - edge) + p.deriv(2)(x) * (r - edge) ** 2 / 2
+
+
+def energies(potential, structure, angular_names):
+    """Per-atom energies of a potential (n): molecules give half to each atom."""
+    s = structure
+    lengths = np.array([np.linalg.norm(d) for _, d in bonds(s)])
+    of_atom = np.empty(len(s))
+    of_atom[s.molecules] = lengths[:, None]
+    out = np.full(len(s), potential.e0)
+    for m, (a, b) in enumerate(s.molecules):
+        out[[a, b]] += bond_energy(potential.bond, lengths[m]) / 2
+    if potential.pair is not None:
+        v, _ = pair_fingerprints(potential.pair.basis, s)
+        out += [regressor_energy(potential.pair.regressor, v[i], of_atom[i]) for i in range(len(s))]
+    if potential.orientation is not None:
+        w, _ = orientation_fingerprints(potential.orientation.basis, s, angular_names)
+        for m, (a, b) in enumerate(s.molecules):
+            e = regressor_energy(potential.orientation.regressor, w[m], lengths[m])
+            out[[a, b]] += e / 2
+    return out
+
+
+# ---------------------------------------------------------------- finite differences
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+def derivative(f, step):
+    """df/dx at 0 by the four-point central difference; truncation step^4/30 f^(5)."""
+    return (8 * (f(step) - f(-step)) - (f(2 * step) - f(-2 * step))) / (12 * step)
+
+
+def position_derivative(f, structure, i, x, step):
+    """Derivative of f(structure) with respect to component x of atom i."""
+
+    def moved(h):
+        positions = structure.positions.copy()
+        positions[i, x] += h
+        return f(structure.moved(positions))
+
+    return derivative(moved, step)
+
+
+def strain_derivative(f, structure, voigt, step):
+    """Derivative of f(structure) with respect to a symmetric strain component."""
+    x, y = VOIGT[voigt]
+
+    def strained(h):
+        strain = np.zeros((3, 3))
+        strain[x, y] += h / 2
+        strain[y, x] += h / 2
+        return f(structure.deformed(np.eye(3) + strain))
+
+    return derivative(strained, step)

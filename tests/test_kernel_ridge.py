@@ -1,0 +1,145 @@
+"""The sparse kernel ridge regressor, as an estimator and against plain linear algebra."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ase_hmlp.training.kernel_ridge import (
+    NormalEquations,
+    SparseKernelRidge,
+    choose_representatives,
+    compression,
+    farthest_points,
+    gram,
+    predictive_variance,
+)
+
+
+@parametrize_with_checks([SparseKernelRidge(n_representatives=40)])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def sine_data(n=300, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-2, 2, size=(n, 2))
+    return x, np.sin(2 * x[:, 0]) * np.cos(x[:, 1]) + 0.5 * x[:, 1] + 7.0
+
+
+def test_learns_a_smooth_function():
+    x, y = sine_data()
+    unseen, truth = sine_data(seed=1)
+    model = SparseKernelRidge(n_representatives=120, noise=1e-3).fit(x, y)
+    linear = SparseKernelRidge(n_representatives=0, noise=1e-3).fit(x, y)
+    error = np.abs(model.predict(unseen) - truth).mean()
+    # The spread of the truth is 0.7; a linear fit leaves most of it.
+    assert error < 0.01 < 0.2 < np.abs(linear.predict(unseen) - truth).mean()
+
+
+def test_grid_search_with_group_splits():
+    x, y = sine_data(120)
+    search = GridSearchCV(
+        SparseKernelRidge(n_representatives=40),
+        {"length_scale": [0.05, 1.0]},
+        cv=GroupKFold(3),
+    ).fit(x, y, groups=np.arange(120) // 20)
+    assert search.best_params_ == {"length_scale": 1.0}
+
+
+def test_farthest_points_take_the_corners_first():
+    square = np.array([[0.5, 0.5], [0, 0], [0, 1], [1, 0], [1, 1], [0.4, 0.5]], dtype=float)
+    assert set(farthest_points(square, 4)) == {1, 2, 3, 4}
+    assert len(farthest_points(np.zeros((4, 2)), 3)) == 1
+
+
+def test_compression_whitens_by_degrees():
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(500, 3)) @ np.array([[3.0, 1.0, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 0.1]])
+    white = v @ compression(v, 1.0, 1e-6, 1.0).T
+    plain = v @ compression(v, 0.0, 1e-6, 1.0).T
+    assert np.ptp(white.std(axis=0)) < 1e-10
+    assert np.ptp(plain.std(axis=0)) > 0.1
+    for y, length in ((white, 1.0), (plain, 1.0), (v @ compression(v, 0.5, 1e-6, 2.0).T, 2.0)):
+        # mean square distance of two centres: 2 sum of variances
+        assert 2 * y.var(axis=0).sum() == pytest.approx(length**-2, rel=1e-9)
+    assert compression(v[:, [0, 0]], 0.5, 1e-6, 1.0).shape == (1, 2)
+
+
+def test_normal_equations_are_weighted_least_squares():
+    rng = np.random.default_rng(0)
+    rows, y = rng.normal(size=(6, 50)), rng.normal(size=50)
+    sigma = rng.uniform(0.5, 2.0, size=50)
+    equations = NormalEquations.zeros(6)
+    equations.add(rows[:, :20], y[:20], sigma[:20])
+    equations.add(rows[:, 20:], y[20:], sigma[20:])
+    penalty = np.diag(np.arange(1.0, 7.0))
+    stacked = np.vstack([(rows / sigma).T, np.sqrt(penalty)])
+    expected = np.linalg.lstsq(stacked, np.concatenate([y / sigma, np.zeros(6)]), rcond=None)[0]
+    solution = equations.solve(penalty)
+    np.testing.assert_allclose(solution.coefficients, expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        solution.covariance(2, 5),
+        np.linalg.inv(equations.matrix + penalty)[2:5, 2:5],
+        rtol=1e-9,
+    )
+    # A block with the coefficients before it held fixed fits what those leave over.
+    held = equations.block(4, 6, known=expected[:4]).solve(np.zeros((2, 2))).coefficients
+    rest = (y - expected[:4] @ rows[:4]) / sigma
+    np.testing.assert_allclose(
+        held, np.linalg.lstsq((rows[4:] / sigma).T, rest, rcond=None)[0], rtol=1e-9
+    )
+
+
+def test_infinite_errors_leave_a_label_out():
+    rows, y = np.array([[1.0, 1.0, 1.0]]), np.array([2.0, 4.0, 1e9])
+    equations = NormalEquations.zeros(1)
+    equations.add(rows, y, np.array([1.0, 1.0, np.inf]))
+    assert equations.solve(np.zeros((1, 1))).coefficients[0] == pytest.approx(3.0)
+
+
+def test_jitter_rescues_a_singular_system():
+    equations = NormalEquations.zeros(3)
+    equations.add(np.ones((3, 5)), np.ones(5), np.ones(5))
+    solution = equations.solve(np.zeros((3, 3)))
+    assert np.isfinite(solution.coefficients).all()
+    assert solution.coefficients.sum() == pytest.approx(1.0, rel=1e-6)
+    assert 0 < solution.jitter <= 1e-10
+
+
+def test_predictive_variance_is_that_of_the_gaussian_process():
+    """With every training point a representative the sparse form is the exact posterior."""
+    rng = np.random.default_rng(1)
+    v, noise, prior = rng.normal(size=(12, 2)), 0.1, 0.7
+    r = np.zeros(12)
+    regressor = choose_representatives(v, r, np.eye(2), 0.0, 0.0, 12)
+    _, near, isolated = regressor.columns(v, r)
+    equations = NormalEquations.zeros(12)
+    equations.add((near - isolated).T, np.zeros(12), np.full(12, noise))
+    solution = equations.solve(gram(regressor) / prior**2)
+    variance = predictive_variance(regressor, solution.covariance(0, 12), prior)
+    test = np.concatenate([3.0 * rng.normal(size=(8, 2)), np.zeros((1, 2))])
+    _, near, isolated = regressor.columns(test, np.zeros(9))
+    k = near - isolated
+    own = 2.0 - 2.0 * np.exp(-0.5 * (test**2).sum(axis=1))
+    sparse = prior**2 * (own - np.einsum("ij,jk,ik->i", k, variance, k))
+
+    # Exact: covariance of f(y) - f(0), all points at once.
+    def kernel(a, b):
+        distance = ((a[:, None] - b[None]) ** 2).sum(axis=2)
+        zero = np.zeros((1, 2))
+        norm_a, norm_b = ((a - zero) ** 2).sum(axis=1), ((b - zero) ** 2).sum(axis=1)
+        return prior**2 * (
+            np.exp(-0.5 * distance)
+            - np.exp(-0.5 * norm_a)[:, None]
+            - np.exp(-0.5 * norm_b)[None]
+            + 1.0
+        )
+
+    train = kernel(v, v) + noise**2 * np.eye(12)
+    cross = kernel(test, v)
+    exact = np.diag(kernel(test, test) - cross @ np.linalg.solve(train, cross.T))
+    # The origin is no representative: the sparse form keeps a little more variance near it.
+    assert (sparse >= exact - 1e-6).all()
+    np.testing.assert_allclose(sparse[:8], exact[:8], rtol=0.35, atol=2e-3)
+    assert abs(sparse[8]) < 1e-7

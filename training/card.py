@@ -1,0 +1,187 @@
+"""The model card: what a model was trained on, how wrong it is, and pictures of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from ase_hmlp.model_io import Model, model_hash
+from ase_hmlp.training.evaluate import ALL, ErrorRow, Predictions, error_table
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+
+STAGES = {
+    "bond": "bond",
+    "pair": "+ pair",
+    "orientation": "+ orientation",
+    "all": "all, refitted together",
+}
+
+
+def error_lines(rows: list[ErrorRow]) -> list[str]:
+    """A Markdown table of errors by family."""
+    lines = [
+        "| family | frames | energy meV/atom | force meV/Å | pressure GPa | stress GPa |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        name = "**all**" if row.group == ALL else row.group
+        lines.append(
+            f"| {name} | {row.frames} | {row.energy_mae:.2f} ({row.energy_rmse:.2f}) "
+            f"| {row.force_mae:.1f} ({row.force_rmse:.1f}) "
+            f"| {row.pressure_mae:.2f} ({row.pressure_rmse:.2f}) | {row.stress_mae:.2f} |"
+        )
+    return lines
+
+
+def write_card(
+    model: Model, held_out: dict[str, Predictions], fitted: Predictions, folder
+) -> Path:
+    """Write ``NAME.md`` and ``NAME.png`` into the folder of the model file.
+
+    Parameters
+    ----------
+    model : Model
+        Saved already as ``NAME.joblib`` in `folder`.
+    held_out : dict of Predictions, by level
+    fitted : Predictions of the training frames
+    folder : str or Path
+
+    Returns
+    -------
+    Path of the card.
+    """
+    folder = Path(folder)
+    _draw(model, held_out, fitted, folder / f"{model.name}.png")
+    t, d, p = model.training, model.domain, model.potential
+    scheme = {
+        "leave-one-family-out": "Each family predicted by a fit to all the others.",
+        "families": "Families the fit has never seen.",
+    }[model.errors["scheme"]]
+    lines = [
+        f"# {model.name}",
+        "",
+        t["description"],
+        "",
+        f"Written by ase_hmlp {model.package_version} on {t['date']}; SHA-256 of the model file "
+        f"`{model_hash(folder / f'{model.name}.joblib')}`.",
+        "",
+        "## Errors on unseen families",
+        "",
+        f"{scheme} Mean absolute error (root mean square in brackets); forces per component, "
+        "pressure is a third of the trace of the stress.",
+        "",
+        *error_lines(error_table(held_out["all"])),
+        "",
+        "By level:",
+        "",
+        "| level | energy meV/atom | force meV/Å | pressure GPa |",
+        "|---|---|---|---|",
+        *(
+            f"| {label} | {row.energy_mae:.2f} | {row.force_mae:.1f} | {row.pressure_mae:.2f} |"
+            for stage, label in STAGES.items()
+            if stage in held_out
+            for row in [error_table(held_out[stage])[-1]]
+        ),
+        "",
+        "On the frames it was fitted to:",
+        "",
+        *error_lines(error_table(fitted)),
+        "",
+        f"![errors]({model.name}.png)",
+        "",
+        "## Data",
+        "",
+        "| file | SHA-256 |",
+        "|---|---|",
+        *(f"| {f['name']} | `{f['sha256'][:16]}…` |" for f in t["files"]),
+        "",
+        f"{t['frames']} frames, " + ", ".join(f"{n} {g}" for g, n in t["groups"].items()) + ". "
+        f"{t['rejected']} frames left out for bonds outside the configured limits.",
+        "",
+        "## Domain",
+        "",
+        f"- volume {d.volume[0]:.2f} to {d.volume[1]:.2f} Å³/atom, "
+        f"pressure {d.pressure[0]:.0f} to {d.pressure[1]:.0f} GPa",
+        f"- bonds {d.bond_length[0]:.3f} to {d.bond_length[1]:.3f} Å; refused outside "
+        f"{d.bond_limits[0]:.3f} to {d.bond_limits[1]:.3f} Å",
+        f"- shortest contact between molecules {d.contact:.3f} Å; refused below "
+        f"{d.contact_limit:.3f} Å",
+        "",
+        "## Form",
+        "",
+        f"- bond: {p.bond.form}, minimum at {p.bond.r0:.4f} Å",
+        f"- pair: {len(p.pair.basis.functions)} radial functions to {p.pair.basis.cutoff} Å, "
+        f"{len(p.pair.regressor.representatives)} representatives on "
+        f"{len(p.pair.regressor.transform)} components",
+        f"- orientation: {len(p.orientation.basis.functions)} radial functions x 8 invariants to "
+        f"{p.orientation.basis.cutoff} Å, {len(p.orientation.regressor.representatives)} "
+        f"representatives on {len(p.orientation.regressor.transform)} components",
+        "",
+        "## Fit",
+        "",
+        f"{t['fit']['coefficients']} coefficients from {t['fit']['observations']} labels; "
+        "jitter relative to the diagonal: "
+        + ", ".join(f"{k[:-7]} {v:.0e}" for k, v in t["fit"].items() if k.endswith(" jitter"))
+        + f". Seconds: {t['seconds']:.0f} in all ("
+        + ", ".join(f"{k} {v:.0f}" for k, v in t["fit"]["seconds"].items())
+        + "). Versions: "
+        + ", ".join(f"{k} {v}" for k, v in t["versions"].items())
+        + ".",
+        "",
+    ]
+    card = folder / f"{model.name}.md"
+    card.write_text("\n".join(lines))
+    return card
+
+
+def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, path: Path) -> None:
+    """Parity plots, errors by level and family, learning curve."""
+    p = held_out["all"]
+    groups = sorted(set(p.group.tolist()))
+    colours = dict(zip(groups, plt.get_cmap("tab10").colors * 5, strict=False))
+    figure, axes = plt.subplots(2, 3, figsize=(13, 8), constrained_layout=True)
+    quantities = (
+        ("energy", p.energy, p.group, "eV/atom"),
+        ("force component", p.forces, p.group[p.frame_of_force], "eV/Å"),
+        ("pressure", p.pressure, p.group, "GPa"),
+    )
+    for axis, (name, (x, y), group, unit) in zip(axes[0], quantities, strict=True):
+        for g in groups:
+            mine = group == g
+            axis.plot(x[mine], y[mine], ".", ms=2, color=colours[g], label=g, rasterized=True)
+        ends = [np.nanmin(x), np.nanmax(x)]
+        axis.plot(ends, ends, "k-", lw=0.7)
+        axis.set(xlabel=f"DFT {name} ({unit})", ylabel=f"unseen {name} ({unit})")
+    axes[0, 0].legend(markerscale=5, fontsize=8)
+    stages = [s for s in STAGES if s in held_out]
+    last = [error_table(held_out[s])[-1] for s in stages]
+    for key, label in (("energy_mae", "energy, meV/atom"), ("force_mae", "force, meV/Å")):
+        axes[1, 0].semilogy([STAGES[s] for s in stages], [getattr(r, key) for r in last], "o-",
+                            label=label)
+    axes[1, 0].tick_params(axis="x", labelrotation=20, labelsize=8)
+    axes[1, 0].set(title="error by level", ylabel="mean absolute error")
+    axes[1, 0].legend(fontsize=8)
+    unseen = {r.group: r for r in error_table(p)}
+    seen = {r.group: r for r in error_table(fitted)}
+    x = np.arange(len(groups))
+    axes[1, 1].bar(x - 0.2, [seen[g].force_mae if g in seen else 0.0 for g in groups], 0.4,
+                   label="fitted", color="0.7")
+    axes[1, 1].bar(x + 0.2, [unseen[g].force_mae for g in groups], 0.4, label="unseen",
+                   color=[colours[g] for g in groups])
+    axes[1, 1].set_xticks(x, groups, rotation=20, fontsize=8)
+    axes[1, 1].set(title="force error by family", ylabel="meV/Å")
+    axes[1, 1].legend(fontsize=8)
+    curve = model.errors["learning_curve"]
+    if curve:
+        n = [c["frames"] for c in curve]
+        axes[1, 2].loglog(n, [c["force_mae"] for c in curve], "o-", label="force, meV/Å")
+        axes[1, 2].loglog(n, [c["energy_mae"] for c in curve], "s-", label="energy, meV/atom")
+        axes[1, 2].legend(fontsize=8)
+    axes[1, 2].set(title="learning curve, one held-out split", xlabel="training frames")
+    figure.suptitle(f"{model.name}: {model.training['frames']} training frames")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

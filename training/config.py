@@ -1,0 +1,182 @@
+"""The training configuration: a TOML file, every key checked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from ase_hmlp.errors import ConfigError
+from ase_hmlp.fingerprints import damped_sines, gaussians, quadrupole
+from ase_hmlp.training.fit import HierarchicalPotential, LevelSpec
+from ase_hmlp.training.weights import Weights
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """Where the labelled frames are.
+
+    Attributes
+    ----------
+    files : paths, relative to the configuration file
+    always : families that are never held out: they pin down limits no thermal frame reaches
+    min_bond, max_bond : bond lengths (Å) outside which a frame is left out
+    """
+
+    files: list[str] = Field(min_length=1)
+    always: list[str] = []
+    min_bond: PositiveFloat = 0.5
+    max_bond: PositiveFloat = 1.15
+
+
+class SplitSection(_Section):
+    """Which families test the fit.
+
+    Attributes
+    ----------
+    scheme : "leave-one-family-out" predicts each family by a fit to all others, and ships a fit
+        to everything; "families" holds `test` out of the shipped fit
+    test : families, for "families"
+    """
+
+    scheme: Literal["leave-one-family-out", "families"] = "leave-one-family-out"
+    test: list[str] = []
+
+
+class WeightSection(_Section):
+    """Standard errors of the labels; see `Weights`."""
+
+    energy: PositiveFloat = 2.0
+    """meV/atom"""
+    force: PositiveFloat = 40.0
+    """meV/Å"""
+    stress: PositiveFloat = 0.4
+    """GPa"""
+    relative: float = Field(0.1, ge=0)
+
+
+class BondSection(_Section):
+    """Level 1; see `ase_hmlp.training.bond.fit_bond`."""
+
+    form: Literal["auto", "harmonic", "cubic", "quartic", "quintic", "sextic", "morse"] = "auto"
+    groups: list[str] = []
+
+
+class LevelSection(_Section):
+    """A fingerprint level; see `LevelSpec` for the numbers.
+
+    Attributes
+    ----------
+    gaussians : widths eta, Å
+    damped_sines : pairs (k in 1/Å, eta in Å)
+    """
+
+    gaussians: list[PositiveFloat] = []
+    damped_sines: list[tuple[float, PositiveFloat]] = []
+    cutoff: PositiveFloat
+    inner: PositiveFloat
+    outer: PositiveFloat
+    representatives: int = Field(500, ge=0)
+    length_scale: PositiveFloat = 1.0
+    whitening: float = Field(0.5, ge=0, le=1)
+    tolerance: PositiveFloat = 1e-3
+    stretch_width: float = Field(0.0, ge=0)
+    prior: PositiveFloat = 1.0
+    linear_prior: PositiveFloat = 10.0
+
+    _extra_functions: tuple = ()
+
+    def spec(self) -> LevelSpec:
+        """The level as the fit wants it."""
+        functions = gaussians(self.gaussians)
+        if self.damped_sines:
+            functions += damped_sines(*zip(*self.damped_sines, strict=True))
+        numbers = self.model_dump(exclude={"gaussians", "damped_sines", "representatives"})
+        return LevelSpec(
+            functions + self._extra_functions, n_representatives=self.representatives, **numbers
+        )
+
+
+class OrientationSection(LevelSection):
+    """Level 3; the quadrupole function, hence ``fp_EQQ``, is always among its functions."""
+
+    _extra_functions: tuple = quadrupole()
+
+
+class FitSection(_Section):
+    """How the coefficients are found; see `HierarchicalPotential`."""
+
+    joint: bool = True
+    variance: bool = True
+    random_state: int = 0
+    """Draws the frames of the learning curve; nothing else is random."""
+    learning_curve: PositiveInt = 4
+    """Number of points of the learning curve, each half the frames of the next; 1 for none."""
+
+
+class TrainingConfig(_Section):
+    """A whole training run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    data: DataSection
+    split: SplitSection = SplitSection()
+    weights: WeightSection = WeightSection()
+    bond: BondSection = BondSection()
+    pair: LevelSection
+    orientation: OrientationSection
+    fit: FitSection = FitSection()
+
+    def estimator(self) -> HierarchicalPotential:
+        """The unfitted estimator this configuration describes."""
+        return HierarchicalPotential(
+            pair=self.pair.spec(),
+            orientation=self.orientation.spec(),
+            bond=self.bond.form,
+            bond_groups=tuple(self.bond.groups),
+            weights=Weights(
+                self.weights.energy * 1e-3,
+                self.weights.force * 1e-3,
+                self.weights.stress,
+                self.weights.relative,
+            ),
+            joint=self.fit.joint,
+            variance=self.fit.variance,
+        )
+
+
+def read_config(path) -> TrainingConfig:
+    """Read and check a training configuration.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Configuration {path} cannot be read: {error}.") from error
+    try:
+        return TrainingConfig.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"Configuration {path} is not TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = {
+            "extra_forbidden": f"unknown key {key!r}",
+            "missing": f"missing key {key!r}",
+        }.get(first["type"], f"key {key!r}: {first['msg']}")
+        raise ConfigError(f"Configuration {path}: {what}.") from error

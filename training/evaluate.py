@@ -1,0 +1,161 @@
+"""Errors of a potential against labelled frames, by family."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ase_hmlp.model_io import Model, load_model
+from ase_hmlp.potential import Potential
+from ase_hmlp.training.frames import Frame, read_frames
+from ase_hmlp.training.weights import GPA
+
+#: Name of the row over all families.
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Labels and predictions of frames, flat; f frames, c force components.
+
+    Attributes
+    ----------
+    group : (f,) families
+    n_atoms : (f,)
+    energy : (2, f) reference and prediction, eV/atom
+    pressure : (2, f) GPa; NaN where a frame has no stress label
+    stress : (2, f, 6) GPa
+    forces : (2, c) eV/Å
+    frame_of_force : (c,) index of the frame
+    """
+
+    group: np.ndarray
+    n_atoms: np.ndarray
+    energy: np.ndarray
+    pressure: np.ndarray
+    stress: np.ndarray
+    forces: np.ndarray
+    frame_of_force: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: list[Predictions]) -> Predictions:
+        """One set from several."""
+        offsets = np.cumsum([0, *(len(p.group) for p in parts[:-1])])
+        return cls(
+            np.concatenate([p.group for p in parts]),
+            np.concatenate([p.n_atoms for p in parts]),
+            np.concatenate([p.energy for p in parts], axis=1),
+            np.concatenate([p.pressure for p in parts], axis=1),
+            np.concatenate([p.stress for p in parts], axis=1),
+            np.concatenate([p.forces for p in parts], axis=1),
+            np.concatenate(
+                [p.frame_of_force + k for p, k in zip(parts, offsets, strict=True)]
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """Errors of one family: mean absolute (mae) and root mean square (rmse).
+
+    Energies in meV/atom, forces in meV/Å (per component), pressure (a third of the trace) and
+    stress (per component) in GPa; NaN without stress labels.
+    """
+
+    group: str
+    frames: int
+    atoms: int
+    energy_mae: float
+    energy_rmse: float
+    force_mae: float
+    force_rmse: float
+    pressure_mae: float
+    pressure_rmse: float
+    stress_mae: float
+
+    def to_dict(self) -> dict:
+        """Plain numbers and strings."""
+        return asdict(self)
+
+
+def predict(potential: Potential, frames: list[Frame]) -> Predictions:
+    """Run a potential over frames."""
+    tracker = potential.tracker()
+    cutoffs = tracker.pair_cutoff, tracker.centre_cutoff
+    energy, stress, forces, owner = [], [], [], []
+    for n, frame in enumerate(frames):
+        result = potential.evaluate(frame.geometry(*cutoffs))
+        energy.append((frame.energy / frame.n_atoms, result.energies.sum() / frame.n_atoms))
+        label = np.full(6, np.nan) if frame.stress is None else frame.stress
+        stress.append((label / GPA, result.virials.sum(axis=0) / frame.volume / GPA))
+        forces.append((frame.forces.ravel(), result.forces.ravel()))
+        owner.append(np.full(3 * frame.n_atoms, n))
+    stress = np.array(stress).transpose(1, 0, 2)
+    return Predictions(
+        np.array([f.group for f in frames]),
+        np.array([f.n_atoms for f in frames]),
+        np.array(energy).T,
+        -stress[:, :, :3].mean(axis=2),
+        stress,
+        np.concatenate(forces, axis=1),
+        np.concatenate(owner),
+    )
+
+
+def error_table(p: Predictions) -> list[ErrorRow]:
+    """Errors by family, and over all frames in the last row."""
+    rows = []
+    for group in [*sorted(set(p.group.tolist())), ALL]:
+        frames = np.ones(len(p.group), bool) if group == ALL else p.group == group
+        de = 1e3 * (p.energy[1] - p.energy[0])[frames]
+        df = 1e3 * (p.forces[1] - p.forces[0])[frames[p.frame_of_force]]
+        dp = (p.pressure[1] - p.pressure[0])[frames]
+        ds = (p.stress[1] - p.stress[0])[frames]
+        dp, ds = dp[np.isfinite(dp)], ds[np.isfinite(ds)]
+        rows.append(
+            ErrorRow(
+                group,
+                int(frames.sum()),
+                int(p.n_atoms[frames].sum()),
+                *_mae_rmse(de),
+                *_mae_rmse(df),
+                *_mae_rmse(dp),
+                _mae_rmse(ds)[0],
+            )
+        )
+    return rows
+
+
+def _mae_rmse(d) -> tuple[float, float]:
+    if not len(d):
+        return float("nan"), float("nan")
+    return float(np.abs(d).mean()), float(np.sqrt((d**2).mean()))
+
+
+@dataclass(frozen=True)
+class FileEvaluation:
+    """Errors of a model on data files, and how many of the frames it was trained on."""
+
+    model: str
+    rows: list[ErrorRow]
+    frames: int
+    seen: int
+
+
+def evaluate_files(model: str | Path | Model, paths) -> FileEvaluation:
+    """Errors of a model on labelled files.
+
+    Parameters
+    ----------
+    model : shipped name, path or Model
+    paths : data files, anything `read_frames` reads
+    """
+    model = model if isinstance(model, Model) else load_model(model)
+    frames = [frame for path in paths for frame in read_frames(path)]
+    known = set(np.asarray(model.training.get("frame_digests", ())).tolist())
+    seen = sum(frame.digest in known for frame in frames)
+    return FileEvaluation(
+        model.name, error_table(predict(model.potential, frames)), len(frames), seen
+    )

@@ -1,0 +1,184 @@
+"""Labelled frames: reading, checking, grouping by family."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import lzma
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from ase.io import iread
+
+from ase_hmlp.errors import DataError, HMLPError, LabelError
+from ase_hmlp.geometry import Geometry, GeometryTracker
+from ase_hmlp.molecules import check_molecules, find_molecules
+from ase_hmlp.neighbors import complete_cell
+
+_OPENERS = {".xz": lzma.open, ".gz": gzip.open}
+
+
+@dataclass(eq=False)
+class Frame:
+    """One labelled structure of n atoms.
+
+    Attributes
+    ----------
+    positions : (n, 3) Å
+    cell : (3, 3) Å, completed in non-periodic directions
+    pbc : (3,) bool
+    molecules : (n / 2, 2) atom indices
+    energy : float, eV
+    forces : (n, 3) eV/Å
+    stress : (6,) eV/Å³, ASE's sign and Voigt order, or None
+    group : str
+        The family: frames of one group are never split between training and test.
+    source : str
+    """
+
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    molecules: np.ndarray
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray | None
+    group: str
+    source: str
+    _geometry: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.positions)
+
+    @property
+    def volume(self) -> float:
+        """Cell volume, Å³."""
+        return float(abs(np.linalg.det(self.cell)))
+
+    @property
+    def virial(self) -> np.ndarray | None:
+        """dE/dstrain (6,), eV, or None without a stress label."""
+        return None if self.stress is None else self.stress * self.volume
+
+    @property
+    def digest(self) -> int:
+        """A number that identifies the structure and its energy, to recognise training frames."""
+        data = np.concatenate(
+            [np.round(self.positions, 5).ravel(), np.round(self.cell, 5).ravel(), [self.energy]]
+        )
+        return int.from_bytes(
+            hashlib.blake2b(np.round(data, 5).tobytes(), digest_size=7).digest(), "little"
+        )
+
+    def bond_vectors(self) -> np.ndarray:
+        """Vectors (m, 3) from the first to the second atom of each molecule, Å."""
+        return self.geometry(1.0, 1.0).bonds
+
+    def geometry(self, pair_cutoff: float, centre_cutoff: float) -> Geometry:
+        """Neighbour lists and axes; the last one asked for is kept."""
+        key = (pair_cutoff, centre_cutoff)
+        if key not in self._geometry:
+            tracker = GeometryTracker(pair_cutoff, centre_cutoff, skin=0.0)
+            self._geometry = {
+                key: tracker.update(self.positions, self.cell, self.pbc, self.molecules)
+            }
+        return self._geometry[key]
+
+
+def frame_from_atoms(atoms, where: str) -> Frame:
+    """Check one labelled structure.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        With a calculator (or `ase.calculators.singlepoint`) that holds energy and forces;
+        ``info["group"]`` names the family, ``info["source"]`` the origin, ``arrays["partner"]``,
+        if present, the bonded partner of each atom.
+    where : str
+        How to call the frame in messages.
+
+    Raises
+    ------
+    LabelError
+        Without energy or forces, or with labels of the wrong shape or not finite.
+    DataError
+        If the structure is not molecular hydrogen.
+    """
+    results = dict(getattr(atoms.calc, "results", {})) if atoms.calc is not None else {}
+    for name, shape in (("energy", ()), ("forces", (len(atoms), 3)), ("stress", (6,))):
+        if name not in results:
+            if name == "stress":
+                continue
+            raise LabelError(f"{where} has no {name}.")
+        value = np.asarray(results[name], dtype=float)
+        if value.shape != shape:
+            raise LabelError(f"{where} has {name} of shape {value.shape}, not {shape}.")
+        if not np.isfinite(value).all():
+            raise LabelError(f"{where} has {name} that are not finite.")
+    if (atoms.numbers != 1).any():
+        raise DataError(f"{where} holds elements other than hydrogen.")
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise DataError(f"{where} has positions or a cell that are not finite.")
+    try:
+        cell = complete_cell(atoms.cell.array, atoms.pbc)
+        if "partner" in atoms.arrays:
+            partner = atoms.arrays["partner"].astype(int)
+            lower = np.flatnonzero(np.arange(len(atoms)) < partner)
+            molecules = check_molecules(np.column_stack([lower, partner[lower]]), len(atoms))
+        else:
+            molecules = find_molecules(atoms.positions, cell, atoms.pbc)
+    except HMLPError as error:
+        raise DataError(f"{where}: {error}") from error
+    stress = results.get("stress")
+    return Frame(
+        atoms.positions.copy(),
+        cell,
+        np.array(atoms.pbc),
+        molecules,
+        float(results["energy"]),
+        np.array(results["forces"], dtype=float),
+        None if stress is None or not atoms.pbc.all() else np.array(stress, dtype=float),
+        str(atoms.info.get("group", atoms.info.get("config_type", "all"))),
+        str(atoms.info.get("source", where)),
+    )
+
+
+def read_frames(path) -> list[Frame]:
+    """Read every frame of an extended XYZ file (or anything ASE reads), ``.xz`` and ``.gz`` too.
+
+    A compressed file is decompressed once in memory: ASE's reader seeks, which is very slow on
+    compressed handles.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the frame that cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Data file {path} does not exist.")
+    frames: list[Frame] = []
+    try:
+        if path.suffix in _OPENERS:
+            with _OPENERS[path.suffix](path, "rt") as handle:
+                images = iread(io.StringIO(handle.read()), index=":", format="extxyz")
+        else:
+            images = iread(path, index=":")
+        for atoms in images:
+            frames.append(frame_from_atoms(atoms, f"Frame {len(frames)} of {path}"))
+    except HMLPError:
+        raise
+    except Exception as error:  # readers raise whatever they meet
+        raise DataError(f"Frame {len(frames)} of {path} cannot be read: {error}.") from error
+    if not frames:
+        raise DataError(f"Data file {path} holds no frame.")
+    return frames
+
+
+def file_digest(path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
