@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from typing import ClassVar
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -89,14 +88,7 @@ class HMLP(Calculator):
         From every calculation of a structure the potential has no answer for.
     """
 
-    implemented_properties: ClassVar[list[str]] = [
-        "energy",
-        "free_energy",
-        "energies",
-        "forces",
-        "stress",
-        "stresses",
-    ]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]  # noqa: RUF012
 
     def __init__(self, model="h2-pbe", bonds=None, threads=None):
         super().__init__()
@@ -138,11 +130,11 @@ class HMLP(Calculator):
 
     def forget(self) -> None:
         """Forget the bonds that were found and which warnings were given."""
-        self._molecules = None
-        self._seen = None
-        self._geometry = None
-        self._levels = None
-        self._warned = set()
+        # Positions, cell, pbc and molecules of the last structure that was calculated.
+        self._seen: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._geometry: Geometry | None = None
+        self._levels: dict[str, float] | None = None
+        self._warned: set[str] = set()
 
     @property
     def model(self) -> Model:
@@ -162,9 +154,9 @@ class HMLP(Calculator):
     @property
     def molecules(self) -> np.ndarray:
         """Indices of the two atoms of each molecule (m, 2), as of the last calculation."""
-        if self._molecules is None:
+        if self._seen is None:
             raise RuntimeError("No structure has been calculated: the bonds are unknown.")
-        return self._molecules.copy()
+        return self._seen[3].copy()
 
     @property
     def levels(self) -> dict[str, float]:
@@ -252,8 +244,7 @@ class HMLP(Calculator):
                 value.flags.writeable = False
         self.atoms = atoms.copy()
         self.results = results
-        self._molecules = molecules
-        self._seen = (geometry.positions, cell, pbc.copy())
+        self._seen = (geometry.positions, cell, pbc.copy(), molecules)
         self._geometry = geometry
         self._levels = evaluation.levels
         if not volume and {"stress", "stresses"} & set(properties):
@@ -295,8 +286,7 @@ class HMLP(Calculator):
             raise UnsupportedElementError(
                 f"Atom {i} is {chemical_symbols[numbers[i]]}: the potential knows hydrogen only."
             )
-        # A sum is finite only if all its terms are (or a huge one, refused below).
-        if not np.isfinite(positions.sum()) and not np.isfinite(positions).all():
+        if not np.isfinite(positions).all():
             i = int((~np.isfinite(positions)).any(axis=1).argmax())
             raise NonFinitePositionsError(f"Atom {i} is at {positions[i].tolist()} Å.")
         key = cell.tobytes() + pbc.tobytes()
@@ -337,7 +327,7 @@ class HMLP(Calculator):
             return check_molecules(self._given, len(positions))
         if self._seen is None or len(positions) != len(self._seen[0]):
             return self._find(positions, cell, pbc)
-        old_positions, old_cell, old_pbc = self._seen
+        old_positions, old_cell, old_pbc, molecules = self._seen
         if not np.array_equal(pbc, old_pbc):
             return self._find(positions, cell, pbc)
         if np.array_equal(cell, old_cell):
@@ -347,15 +337,14 @@ class HMLP(Calculator):
         if abs(moved).max() > 0.5 * JUMP:
             moved -= (np.round(moved @ np.linalg.inv(cell)) * pbc) @ cell
             if (moved * moved).sum(axis=1).max() > JUMP**2:
-                return self._find_again(positions, cell, pbc)
-        return self._molecules
+                return self._find_again(positions, cell, pbc, molecules)
+        return molecules
 
-    def _find_again(self, positions, cell, pbc) -> np.ndarray:
+    def _find_again(self, positions, cell, pbc, kept) -> np.ndarray:
         try:
             return self._find(positions, cell, pbc)
         except (BondingError, ContactError):
             # The structure may be a hot one of the same molecules; see the class docstring.
-            kept = self._molecules
             lengths = self._model.potential.tracker().update(positions, cell, pbc, kept).axes[:, 3]
             low, high = self.domain.bond_length
             if lengths.min() < low or lengths.max() > high:

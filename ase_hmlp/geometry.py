@@ -71,7 +71,12 @@ class GeometryTracker:
         self.centre_cutoff = centre_cutoff
         self.skin = skin
         self.builds = 0
-        self._reference = None
+        # Positions, cell, pbc and molecules the lists were built for.
+        self._reference: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._cell: np.ndarray
+        self._bond_shifts: np.ndarray
+        self._pairs: NeighbourList
+        self._centre_pairs: NeighbourList
 
     def update(self, positions, cell, pbc, molecules, threads: int = 1) -> Geometry:
         """Geometry of the given structure.
@@ -130,7 +135,7 @@ class GeometryTracker:
             moved, stretch = positions - old_positions, 0.0
         else:
             deformation = np.linalg.solve(old_cell, cell)
-            stretch = np.linalg.norm(deformation - np.eye(3), 2)
+            stretch = float(np.linalg.norm(deformation - np.eye(3), 2))
             moved = positions - old_positions @ deformation
         largest = np.sqrt((moved * moved).sum(axis=1).max())
         return bool(2.0 * largest + stretch * reach < self.skin)
@@ -151,9 +156,9 @@ class GeometryTracker:
         bonded[bonded] = (shift[bonded] == own_shift[owner[bonded]]).all(axis=1)
         removed = np.bincount(owner[bonded], minlength=len(positions))
         first = np.concatenate([[0], np.cumsum(counts - removed)]).astype(np.intc)
-        self._pairs = NeighbourList.from_search(first, index[~bonded], shift[~bonded], cell)
+        self._pairs = NeighbourList.from_search((first, index[~bonded], shift[~bonded]), cell)
         self._centre_pairs = NeighbourList.from_search(
-            *neighbour_list(centres, cell, pbc, self.centre_cutoff + self.skin), cell
+            neighbour_list(centres, cell, pbc, self.centre_cutoff + self.skin), cell
         )
         self._bond_shifts = shifts
         self._cell = cell

@@ -11,8 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ase_hmlp._core import evaluate, rows
+import ase_hmlp._core.evaluate as evaluate
 from ase_hmlp._core.levels import BondCurve, Machine
+from ase_hmlp._core.rows import kernel_columns, orientation_jacobian, radial_jacobian
 from ase_hmlp.fingerprints import RadialBasis, orientation_names
 from ase_hmlp.geometry import Geometry
 
@@ -90,7 +91,7 @@ class KernelRegressor:
 
         The columns are k(y, y_s) and k(0, y_s); their difference times `alpha` is the energy.
         """
-        return rows.kernel_columns(
+        return kernel_columns(
             self.machine, np.ascontiguousarray(v), np.ascontiguousarray(bond_length)
         )
 
@@ -223,7 +224,7 @@ class PairLevel(_FingerprintLevel):
     @staticmethod
     def jacobian(basis: RadialBasis, geometry: Geometry) -> np.ndarray:
         """d(fingerprint)/d(position, strain): (n, k, 3 n + 6)."""
-        return rows.radial_jacobian(basis.table, geometry.positions, *geometry.pairs.args)
+        return radial_jacobian(basis.table, geometry.positions, *geometry.pairs.args)
 
     @staticmethod
     def bond_length(geometry: Geometry) -> np.ndarray:
@@ -276,7 +277,7 @@ class OrientationLevel(_FingerprintLevel):
     @staticmethod
     def jacobian(basis: RadialBasis, geometry: Geometry) -> np.ndarray:
         """d(fingerprint)/d(position, strain): (m, 8 k, 3 n + 6)."""
-        return rows.orientation_jacobian(
+        return orientation_jacobian(
             basis.table,
             geometry.centres,
             geometry.axes,

@@ -106,7 +106,7 @@ class Domain:
     @classmethod
     def from_dict(cls, data: dict) -> Domain:
         """Inverse of `to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        return cls(**data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -373,8 +373,6 @@ def _unpickler():
 
         def __setstate__(self, state):
             dtype, shape = state["dtype"], state["shape"]
-            if state["subclass"] is not np.ndarray:
-                raise UnsafeModelError("an array that is no numpy.ndarray")
             if not isinstance(dtype, _Dtype):
                 raise UnsafeModelError("an array without a type")
             if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
@@ -460,7 +458,8 @@ def _model_from_dict(data) -> Model:
         raise _Malformed("it does not hold the dict of a model")
     _require(data["format"] == FORMAT, f"its format is {data['format']!r:.40}, not {FORMAT!r}")
     schema, writer = data.get("schema"), data.get("package_version")
-    _require(type(schema) is int and abs(schema) < 10**6, "its schema version is no number")
+    if type(schema) is not int or abs(schema) > 10**6:
+        raise _Malformed("its schema version is no number")
     if schema != SCHEMA:
         raise ModelVersionError(
             f"is of schema {schema}, {'newer' if schema > SCHEMA else 'older'} than the schema "

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ase_hmlp._core import neighbor_search
+from ase_hmlp._core.neighbor_search import search
 from ase_hmlp.errors import CellError
+
 
 def complete_cell(cell, pbc) -> np.ndarray:
     """Replace non-periodic cell vectors by unit vectors normal to the rest.
@@ -32,8 +33,8 @@ def complete_cell(cell, pbc) -> np.ndarray:
         )
     missing = np.flatnonzero(~np.asarray(pbc, dtype=bool))
     if len(missing):
-        normals = np.linalg.svd(kept, full_matrices=True)[2][len(kept) :] if len(kept) else np.eye(3)
-        cell[missing] = normals
+        rows = np.linalg.svd(kept, full_matrices=True)[2] if len(kept) else np.eye(3)
+        cell[missing] = rows[len(kept) :]
     return cell
 
 
@@ -42,7 +43,7 @@ def neighbour_list(positions, cell, pbc, cutoff: float):
     cell = np.ascontiguousarray(cell, dtype=float)
     inverse = np.linalg.inv(cell)
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
-    return neighbor_search.search(
+    return search(
         np.ascontiguousarray(positions, dtype=float),
         cell,
         np.ascontiguousarray(inverse),
@@ -66,23 +67,29 @@ class NeighbourList:
     shifts: np.ndarray
 
     @classmethod
-    def from_search(cls, first, index, shift, cell) -> NeighbourList:
-        """Number the distinct shifts, so that a strained cell costs one small product."""
+    def from_search(cls, found, cell) -> NeighbourList:
+        """Number the distinct shifts, so that a strained cell costs one small product.
+
+        Parameters
+        ----------
+        found : first, index, shift as `neighbour_list` returns them
+        cell : (3, 3) Å
+        """
+        first, index, shift = found
+        unique = np.zeros((1, 3))
+        shift_id = np.zeros(0, dtype=np.intc)
         if len(shift):
             # Shifts are few: encode them as one integer, which sorts much faster than rows.
-            shift = shift.astype(np.int64)
             low = shift.min(axis=0)
             span = shift.max(axis=0) - low + 1
-            code = (shift - low) @ np.array([span[1] * span[2], span[2], 1])
-            distinct, shift_id = np.unique(code, return_inverse=True)
-            unique = np.column_stack(np.unravel_index(distinct, span)) + low
-        else:
-            unique, shift_id = np.zeros((1, 3)), np.zeros(0)
-        unique = unique.astype(float)
+            code = ((shift - low) @ np.array([span[1] * span[2], span[2], 1])).astype(np.int64)
+            distinct, inverse = np.unique(code, return_inverse=True)
+            unique = np.array(np.unravel_index(distinct, span), dtype=float).T + low
+            shift_id = inverse.astype(np.intc).ravel()
         return cls(
             first,
             index,
-            shift_id.astype(np.intc).ravel(),
+            shift_id,
             unique,
             np.ascontiguousarray(unique @ cell),
         )

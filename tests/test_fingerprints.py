@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import oracle
 import pytest
-from ase_hmlp._core.levels import evaluate_angular, evaluate_radial
 from hypothesis import given, settings
 from numpy.polynomial.chebyshev import Chebyshev
 from strategies import structures
 from toy_models import ORIENTATION_BASIS, PAIR_BASIS, random_axes, toy_potential
 
+from ase_hmlp._core.levels import evaluate_angular, evaluate_radial
 from ase_hmlp.fingerprints import (
     ANGULAR_NAMES,
     QUADRUPOLE_ANGULAR,

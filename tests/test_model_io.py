@@ -1,11 +1,10 @@
-"""The model file: round trip, refusal of what is damaged, foreign or hostile, nothing half-written."""
+"""The model file: round trip, refusal of damaged, foreign and hostile files, clean failures."""
 
 import copy
 import dataclasses
 import hashlib
 import os
 import pickle
-import pickletools
 import subprocess
 import sys
 import zlib
@@ -137,7 +136,7 @@ def test_paths_as_strings_and_objects(path):
 
 
 def test_missing_file_is_a_file_not_found_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.joblib"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.joblib"):
         load_model(tmp_path / "nowhere.joblib")
 
 
@@ -194,7 +193,15 @@ def test_save_refuses_what_is_not_plain(tmp_path, value, where):
 @given(data=st.data())
 def test_every_truncation_is_called_one(data, packed, scratch):
     scratch.write_bytes(packed[: data.draw(st.integers(0, len(packed) - 1))])
-    with pytest.raises(TruncatedModelError, match="m.joblib"):
+    with pytest.raises(TruncatedModelError, match=r"m\.joblib"):
+        load_model(scratch)
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3, 4, 5])
+def test_missing_checksum_is_noticed(missing, packed, scratch):
+    """The model is all there without the last four bytes, but nothing vouches for it."""
+    scratch.write_bytes(packed[:-missing])
+    with pytest.raises(TruncatedModelError, match=r"m\.joblib ends early"):
         load_model(scratch)
 
 
@@ -203,7 +210,7 @@ def test_every_truncation_is_called_one(data, packed, scratch):
 def test_truncated_uncompressed_files_are_called_that(data, packed, scratch):
     raw = zlib.decompress(packed)
     scratch.write_bytes(raw[: data.draw(st.integers(0, len(raw) - 1))])
-    with pytest.raises(TruncatedModelError, match="m.joblib"):
+    with pytest.raises(TruncatedModelError, match=r"m\.joblib"):
         load_model(scratch)
 
 
@@ -214,7 +221,7 @@ def test_every_flipped_bit_is_noticed(data, packed, scratch):
     # The first two bytes say what kind of file it is; without them it is not ours.
     damaged[data.draw(st.integers(2, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     scratch.write_bytes(damaged)
-    with pytest.raises(TruncatedModelError, match="m.joblib"):
+    with pytest.raises(TruncatedModelError, match=r"m\.joblib"):
         load_model(scratch)
 
 
@@ -236,7 +243,7 @@ def test_flipped_bits_without_a_checksum_raise_nothing_foreign(data, packed, scr
 @given(noise=st.binary(max_size=200), start=st.sampled_from([b"", b"\x80\x04", b"\x78\x9c"]))
 def test_noise_raises_nothing_foreign(noise, start, scratch):
     scratch.write_bytes(start + noise)
-    with pytest.raises(ModelFileError, match="m.joblib"):
+    with pytest.raises(ModelFileError, match=r"m\.joblib"):
         load_model(scratch)
 
 
@@ -296,13 +303,13 @@ FOREIGN = [
 @pytest.mark.parametrize("write", FOREIGN)
 def test_foreign_files(tmp_path, write):
     write(tmp_path / "m.joblib")
-    with pytest.raises(ForeignModelError, match="m.joblib"):
+    with pytest.raises(ForeignModelError, match=r"m\.joblib"):
         load_model(tmp_path / "m.joblib")
 
 
 def test_empty_file_is_truncated(tmp_path):
     (tmp_path / "m.joblib").touch()
-    with pytest.raises(TruncatedModelError, match="m.joblib is empty"):
+    with pytest.raises(TruncatedModelError, match=r"m\.joblib is empty"):
         load_model(tmp_path / "m.joblib")
 
 
@@ -406,18 +413,19 @@ def test_basis_and_regressor_must_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "sentence"),
     [
-        ("volume", (3.0, 2.0)),
-        ("volume", (-1.0, 2.0)),
-        ("pressure", (0.0, np.nan)),
-        ("bond_length", (0.4, 0.9)),
-        ("contact", np.nan),
-        ("contact_limit", 1.0),
+        ("volume", (3.0, 2.0), "volume must be finite, the lower first"),
+        ("volume", (-1.0, 2.0), "must be positive"),
+        ("pressure", (0.0, np.nan), "pressure must be finite"),
+        ("bond_length", (0.4, 0.9), "is not in bond_limits"),
+        ("bond_length", (0.6, 1.2), "is not in bond_limits"),
+        ("contact", np.nan, "contact nan must be finite"),
+        ("contact_limit", 1.0, "in ascending order"),
     ],
 )
-def test_impossible_domains(field, value):
-    with pytest.raises(ValueError, match="finite|positive|not in bond_limits"):
+def test_impossible_domains(field, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(DOMAIN, **{field: value})
 
 
@@ -523,6 +531,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 @pytest.mark.parametrize("compressed", [True, False], ids=["zlib", "raw"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_and_run_nothing(tmp_path, name, compressed):
@@ -532,11 +541,10 @@ def test_hostile_files_are_refused_and_run_nothing(tmp_path, name, compressed):
     if not compressed and not stream.startswith(b"\x80"):
         stream = b"\x80\x02" + stream
     path.write_bytes(zlib.compress(stream) if compressed else stream)
-    with pytest.raises(UnsafeModelError, match="m.joblib was refused, and nothing in it was run"):
+    with pytest.raises(UnsafeModelError, match=r"m\.joblib was refused, and nothing in it was run"):
         load_model(path)
     assert not trace.exists()
-    joblib_wrapper = joblib.numpy_pickle.NumpyArrayWrapper
-    assert callable(joblib_wrapper.read)
+    assert callable(joblib.numpy_pickle.NumpyArrayWrapper.read)  # not replaced through its state
 
 
 def test_hostile_streams_would_have_worked_elsewhere(tmp_path):
@@ -590,21 +598,6 @@ def test_exponential_nesting_is_refused(tmp_path):
     joblib.dump(_in_model(nest), tmp_path / "m.joblib", compress=3)
     with pytest.raises(ForeignModelError, match="nested without end"):
         load_model(tmp_path / "m.joblib")
-
-
-def test_our_own_files_need_three_names_only(packed):
-    """The allow-list is no longer than what a model file uses."""
-    raw, names, strings = zlib.decompress(packed), set(), []
-    # joblib's array bytes lie between opcodes, so read the stream up to the first array.
-    end = raw.index(b"b", raw.index(b"NumpyArrayWrapper") + 250)
-    for opcode, argument, _ in pickletools.genops(raw[:end] + b"."):
-        if opcode.name == "SHORT_BINUNICODE":
-            strings.append(argument)
-        elif opcode.name == "STACK_GLOBAL":
-            names.add(tuple(strings[-2:]))
-        if opcode.name == "BUILD" and len(names) == 3:
-            break
-    assert {name for _, name in names} <= {"NumpyArrayWrapper", "ndarray", "dtype"}
 
 
 # ---------------------------------------------------------------- imports

@@ -83,7 +83,7 @@ def test_points_far_outside_the_cell(far):
         for i, j, s, _ in oracle.neighbours(near, cell, PERIODIC, 3.0)
     }
     assert set(entries(*search)) == expected
-    rows = NeighbourList.from_search(*search, cell)
+    rows = NeighbourList.from_search(search, cell)
     # Far apart shifts are told apart, too.
     assert (rows.integer_shifts[rows.shift_id] == search[2]).all()
 
@@ -273,7 +273,7 @@ def test_geometry_outlives_the_next_update():
 
 def test_strained_list_is_the_list_of_the_strained_cell():
     s = solid()
-    rows = NeighbourList.from_search(*neighbour_list(s.positions, s.cell, s.pbc, 3.0), s.cell)
+    rows = NeighbourList.from_search(neighbour_list(s.positions, s.cell, s.pbc, 3.0), s.cell)
     np.testing.assert_array_equal(rows.shifts, rows.integer_shifts @ s.cell)
     assert len(np.unique(rows.integer_shifts, axis=0)) == len(rows.integer_shifts)
 

@@ -10,8 +10,8 @@ from ase_hmlp.levels import BondLevel
 from ase_hmlp.training.frames import Frame
 from ase_hmlp.training.weights import Weights
 
-#: Forms that can be asked for: polynomials by degree, or Morse.
-FORMS = {"harmonic": 2, "cubic": 3, "quartic": 4, "quintic": 5, "sextic": 6, "morse": None}
+#: The polynomial forms; "morse" is the other one.
+DEGREES = {"harmonic": 2, "cubic": 3, "quartic": 4, "quintic": 5, "sextic": 6}
 
 
 def projected_forces(frames: list[Frame], weights: Weights):
@@ -54,7 +54,7 @@ def fit_form(form: str, r, slope, sigma, lower: float, upper: float) -> BondLeve
 
         depth, a, r0 = least_squares(misfit, start, loss="soft_l1").x
         return BondLevel("morse", (float(depth), float(a)), float(r0), lower, upper)
-    degree = FORMS[form]
+    degree = DEGREES[form]
     middle = 0.75
     x = r - middle
     powers = np.stack([k * x ** (k - 1) for k in range(1, degree + 1)], axis=1)
@@ -87,8 +87,9 @@ def fit_bond(
     ----------
     frames : list of Frame
     form : str
-        One of `FORMS`, or "auto": the one with the smallest error on the half of the molecules it
-        was not fitted to, both ways round.
+        One of `DEGREES`, "morse", or "auto": the polynomial with the smallest error on the half of
+        the molecules it was not fitted to, both ways round. Morse has to be asked for: it flattens,
+        so that a bond could break.
     weights : Weights
     margin : float
         The polynomial is continued by parabolas outside the middle 1 - 2 `margin` / 10 of the
@@ -105,7 +106,7 @@ def fit_bond(
     scores = {}
     order = np.random.default_rng(0).permutation(len(r))
     halves = order[::2], order[1::2]
-    for name in FORMS if form == "auto" else (form,):
+    for name in DEGREES if form == "auto" else (form,):
         try:
             parts = []
             for train, test in (halves, halves[::-1]):

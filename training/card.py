@@ -11,7 +11,7 @@ from ase_hmlp.model_io import Model, model_hash
 from ase_hmlp.training.evaluate import ALL, ErrorRow, Predictions, error_table
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+from matplotlib import pyplot as plt
 
 STAGES = {
     "bond": "bond",
@@ -56,7 +56,8 @@ def write_card(
     """
     folder = Path(folder)
     _draw(model, held_out, fitted, folder / f"{model.name}.png")
-    t, d, p = model.training, model.domain, model.potential
+    t, d = model.training, model.domain
+    bond, pair, orientation = (getattr(model.potential, k) for k in ("bond", "pair", "orientation"))
     scheme = {
         "leave-one-family-out": "Each family predicted by a fit to all the others.",
         "families": "Families the fit has never seen.",
@@ -113,13 +114,13 @@ def write_card(
         "",
         "## Form",
         "",
-        f"- bond: {p.bond.form}, minimum at {p.bond.r0:.4f} Å",
-        f"- pair: {len(p.pair.basis.functions)} radial functions to {p.pair.basis.cutoff} Å, "
-        f"{len(p.pair.regressor.representatives)} representatives on "
-        f"{len(p.pair.regressor.transform)} components",
-        f"- orientation: {len(p.orientation.basis.functions)} radial functions x 8 invariants to "
-        f"{p.orientation.basis.cutoff} Å, {len(p.orientation.regressor.representatives)} "
-        f"representatives on {len(p.orientation.regressor.transform)} components",
+        f"- bond: {bond.form}, minimum at {bond.r0:.4f} Å",
+        f"- pair: {len(pair.basis.functions)} radial functions to {pair.basis.cutoff} Å, "
+        f"{len(pair.regressor.representatives)} representatives on "
+        f"{len(pair.regressor.transform)} components",
+        f"- orientation: {len(orientation.basis.functions)} radial functions x 8 invariants to "
+        f"{orientation.basis.cutoff} Å, {len(orientation.regressor.representatives)} "
+        f"representatives on {len(orientation.regressor.transform)} components",
         "",
         "## Fit",
         "",
@@ -142,7 +143,7 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
     """Parity plots, errors by level and family, learning curve."""
     p = held_out["all"]
     groups = sorted(set(p.group.tolist()))
-    colours = dict(zip(groups, plt.get_cmap("tab10").colors * 5, strict=False))
+    colours = dict(zip(groups, matplotlib.color_sequences["tab10"] * 5, strict=False))
     figure, axes = plt.subplots(2, 3, figsize=(13, 8), constrained_layout=True)
     quantities = (
         ("energy", p.energy, p.group, "eV/atom"),

@@ -91,6 +91,7 @@ class LevelSection(_Section):
     whitening: float = Field(0.5, ge=0, le=1)
     tolerance: PositiveFloat = 1e-3
     stretch_width: float = Field(0.0, ge=0)
+    baseline_contact: float = Field(0.0, ge=0)
     prior: PositiveFloat = 1.0
     linear_prior: PositiveFloat = 10.0
 

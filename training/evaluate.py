@@ -92,13 +92,13 @@ def predict(potential: Potential, frames: list[Frame]) -> Predictions:
         stress.append((label / GPA, result.virials.sum(axis=0) / frame.volume / GPA))
         forces.append((frame.forces.ravel(), result.forces.ravel()))
         owner.append(np.full(3 * frame.n_atoms, n))
-    stress = np.array(stress).transpose(1, 0, 2)
+    both = np.array(stress).transpose(1, 0, 2)
     return Predictions(
         np.array([f.group for f in frames]),
         np.array([f.n_atoms for f in frames]),
         np.array(energy).T,
-        -stress[:, :, :3].mean(axis=2),
-        stress,
+        -both[:, :, :3].mean(axis=2),
+        both,
         np.concatenate(forces, axis=1),
         np.concatenate(owner),
     )

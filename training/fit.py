@@ -25,6 +25,10 @@ from ase_hmlp.training.kernel_ridge import (
 from ase_hmlp.training.rows import LevelDesign, fingerprints
 from ase_hmlp.training.weights import Weights, targets
 
+#: The fingerprint levels in the order they are fitted.
+LEVELS = ("pair", "orientation")
+
+#: Told the stage, the steps done and the steps in all.
 Progress = Callable[[str, int, int], None]
 
 
@@ -44,6 +48,8 @@ class LevelSpec:
     n_representatives : int
     length_scale, whitening, tolerance : float, see `training.kernel_ridge.compression`
     stretch_width : float, Å; 0 if the bond length is no input
+    baseline_contact : float, Å
+        The repulsive baseline is fitted to frames with a contact shorter than this.
     prior : float, eV
         Prior standard deviation of one centre's energy in the Gaussian kernel.
     linear_prior : float, eV
@@ -59,6 +65,7 @@ class LevelSpec:
     whitening: float = 0.5
     tolerance: float = 1e-3
     stretch_width: float = 0.0
+    baseline_contact: float = 0.0
     prior: float = 1.0
     linear_prior: float = 10.0
 
@@ -171,29 +178,35 @@ class HierarchicalPotential(BaseEstimator):
     def _baseline(self, frames, potential, weights: Weights) -> PairLevel:
         """Born-Mayer repulsion between atoms, fitted to what the bond leaves of the forces.
 
-        The decay is scanned; the strength follows by least squares.
+        Only frames with close contacts count, if there are any: below the shortest of them
+        nothing else acts.  The decay is scanned; the strength follows by least squares.
         """
-        best, spec = None, self.pair
-        for decay in np.arange(0.16, 0.52, 0.02):
-            basis = RadialBasis(born_mayer(decay), spec.cutoff, spec.inner, spec.outer)
-            regressor = _empty_regressor(basis.table.channels)
-            design = LevelDesign(PairLevel, basis, regressor, is_real_channel(basis.names))
-            equations, square = NormalEquations.zeros(1), 0.0
-            for frame in frames[:: max(1, len(frames) // 400)]:
-                rest = self._residual(frame, potential)
-                sigma = weights.sigma(frame)
-                sigma[0] = np.inf  # forces and virials only: the zero of energy is not known yet
-                rows = design.rows(self._geometry(frame))
-                equations.add(rows, rest, sigma)
-                square += ((rest / sigma) ** 2).sum()
-            strength = equations.vector[0] / equations.matrix[0, 0]
-            misfit = square - strength * equations.vector[0]
-            if strength > 0 and (best is None or misfit < best[0]):
-                best = misfit, decay, strength
-        misfit, decay, strength = best
-        self.report_["baseline"] = {"decay": float(decay), "strength": float(2 * strength)}
+        spec = self.pair
+        decays = np.arange(0.14, 0.56, 0.02)
         basis = RadialBasis(
-            (*spec.functions, *born_mayer(decay)), spec.cutoff, spec.inner, spec.outer
+            tuple(f for d in decays for f in born_mayer(d)), spec.cutoff, spec.inner, spec.outer
+        )
+        regressor = _empty_regressor(basis.table.channels)
+        design = LevelDesign(PairLevel, basis, regressor, is_real_channel(basis.names))
+        contacts = np.array([frame.shortest_contact for frame in frames])
+        limit = max(spec.baseline_contact, np.quantile(contacts, 0.02))
+        square, vector, matrix = 0.0, np.zeros(len(decays)), np.zeros(len(decays))
+        for frame, contact in zip(frames, contacts, strict=True):
+            if contact > limit:
+                continue
+            sigma = weights.sigma(frame)
+            sigma[0] = np.inf  # forces and virials only: the zero of energy is not known yet
+            rest = self._residual(frame, potential) / sigma
+            rows = design.rows(self._geometry(frame)) / sigma
+            square += rest @ rest
+            vector += rows @ rest
+            matrix += (rows**2).sum(axis=1)
+        misfit = np.where(vector > 0, square - vector**2 / matrix, np.inf)
+        best = int(misfit.argmin())
+        strength = float(vector[best] / matrix[best])
+        self.report_["baseline"] = {"decay": float(decays[best]), "strength": 2 * strength}
+        basis = RadialBasis(
+            (*spec.functions, *born_mayer(decays[best])), spec.cutoff, spec.inner, spec.outer
         )
         regressor = _empty_regressor(basis.table.channels)
         regressor.linear[len(spec.functions)] = strength
@@ -202,13 +215,13 @@ class HierarchicalPotential(BaseEstimator):
     def _design(self, frames, level, spec: LevelSpec, potential, progress) -> LevelDesign:
         """Choose compression and representatives from all centres of the training frames."""
         basis = potential.pair.basis if level is PairLevel else spec.basis
-        v, r = [], []
+        parts, lengths = [], []
         for n, frame in enumerate(frames):
             geometry = self._geometry(frame)
-            v.append(fingerprints(level, basis, geometry))
-            r.append(level.bond_length(geometry))
+            parts.append(fingerprints(level, basis, geometry))
+            lengths.append(level.bond_length(geometry))
             progress(f"{level.centre} fingerprints", n + 1, len(frames))
-        v, r = np.concatenate(v), np.concatenate(r)
+        v, r = np.concatenate(parts), np.concatenate(lengths)
         names = level.names(basis)
         free = is_real_channel(names) & ~np.array([n.startswith("born_mayer") for n in names])
         transform = compression(
@@ -273,7 +286,7 @@ class HierarchicalPotential(BaseEstimator):
         # The energy zero is fitted with the pair level and kept by the orientation level.
         known = np.zeros(0)
         bounds = [0, *edges[1:]]
-        for name, first, last in zip(("pair", "orientation"), bounds[:-1], bounds[1:], strict=False):
+        for name, first, last in zip(LEVELS, bounds[:-1], bounds[1:], strict=False):
             solution = equations.block(first, last, known if first else None).solve(
                 penalty[first:last, first:last]
             )
@@ -287,25 +300,23 @@ class HierarchicalPotential(BaseEstimator):
             if self.joint:
                 self.potential_ = self._fill(potential, designs, edges, solution.coefficients)
         if self.variance:
-            self.potential_ = self._with_variance(designs, specs, edges, solution)
+            self.potential_ = self._with_variance(specs, edges, solution)
         self.stages_["all"] = self.potential_
 
     def _fill(self, potential, designs, edges, coefficients) -> Potential:
         """The potential with the coefficients known so far."""
         changes = {"e0": float(coefficients[0])}
         for name, design, first, last in zip(
-            ("pair", "orientation"), designs, edges[:-1], edges[1:], strict=False
+            LEVELS, designs, edges[:-1], edges[1:], strict=False
         ):
             if last <= len(coefficients):
                 changes[name] = design.with_coefficients(coefficients[first:last])
         return replace(potential, **changes)
 
-    def _with_variance(self, designs, specs, edges, solution) -> Potential:
+    def _with_variance(self, specs, edges, solution) -> Potential:
         """The potential with what predictive variances need."""
         changes = {}
-        for name, spec, design, last in zip(
-            ("pair", "orientation"), specs, designs, edges[1:], strict=False
-        ):
+        for name, spec, last in zip(LEVELS, specs, edges[1:], strict=False):
             level = getattr(self.potential_, name)
             n = len(level.regressor.representatives)
             if n:

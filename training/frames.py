@@ -7,6 +7,7 @@ import hashlib
 import io
 import lzma
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ase_hmlp.geometry import Geometry, GeometryTracker
 from ase_hmlp.molecules import check_molecules, find_molecules
 from ase_hmlp.neighbors import complete_cell
 
-_OPENERS = {".xz": lzma.open, ".gz": gzip.open}
+_DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
 @dataclass(eq=False)
@@ -77,6 +78,15 @@ class Frame:
     def bond_vectors(self) -> np.ndarray:
         """Vectors (m, 3) from the first to the second atom of each molecule, Å."""
         return self.geometry(1.0, 1.0).bonds
+
+    @cached_property
+    def shortest_contact(self) -> float:
+        """Shortest distance between atoms of different molecules, Å; infinite beyond 2.5 Å."""
+        geometry = self.geometry(2.5, 1.0)
+        pairs = geometry.pairs
+        owner = np.repeat(np.arange(geometry.n_atoms), np.diff(pairs.first))
+        d = self.positions[pairs.index] + pairs.shifts[pairs.shift_id] - self.positions[owner]
+        return float(np.sqrt((d**2).sum(axis=1).min(initial=np.inf)))
 
     def geometry(self, pair_cutoff: float, centre_cutoff: float) -> Geometry:
         """Neighbour lists and axes; the last one asked for is kept."""
@@ -163,9 +173,9 @@ def read_frames(path) -> list[Frame]:
         raise DataError(f"Data file {path} does not exist.")
     frames: list[Frame] = []
     try:
-        if path.suffix in _OPENERS:
-            with _OPENERS[path.suffix](path, "rt") as handle:
-                images = iread(io.StringIO(handle.read()), index=":", format="extxyz")
+        if path.suffix in _DECOMPRESS:
+            text = _DECOMPRESS[path.suffix](path.read_bytes()).decode()
+            images = iread(io.StringIO(text), index=":", format="extxyz")
         else:
             images = iread(path, index=":")
         for atoms in images:

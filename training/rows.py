@@ -11,14 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ase_hmlp.fingerprints import RadialBasis
 from ase_hmlp.geometry import Geometry
 from ase_hmlp.levels import KernelRegressor, OrientationLevel, PairLevel
 
+LevelType = type[PairLevel] | type[OrientationLevel]
 
-def fingerprints(level: type, basis, geometry: Geometry) -> np.ndarray:
+
+def fingerprints(level: LevelType, basis: RadialBasis, geometry: Geometry) -> np.ndarray:
     """Fingerprints (c, k) of the level's centres."""
-    v = level.fingerprints(basis, geometry)
-    return v[0] if level is PairLevel else v
+    if level is PairLevel:
+        return PairLevel.fingerprints(basis, geometry)[0]
+    return OrientationLevel.fingerprints(basis, geometry)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,8 @@ class LevelDesign:
         Channels whose linear coefficients are fitted (neither padding nor baseline).
     """
 
-    level: type[PairLevel] | type[OrientationLevel]
-    basis: object
+    level: LevelType
+    basis: RadialBasis
     regressor: KernelRegressor
     free: np.ndarray
 
@@ -114,7 +118,7 @@ class LevelDesign:
         )
 
 
-def bond_jacobian(level: type, geometry: Geometry) -> np.ndarray:
+def bond_jacobian(level: LevelType, geometry: Geometry) -> np.ndarray:
     """d(bond length)/d(position, strain) of each centre: (c, 3 n + 6)."""
     m, n = len(geometry.axes), geometry.n_atoms
     u, length = geometry.axes[:, :3], geometry.axes[:, 3]

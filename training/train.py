@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +22,9 @@ from ase_hmlp.errors import ConfigError, DataError
 from ase_hmlp.model_io import Domain, Model, save_model
 from ase_hmlp.training.card import write_card
 from ase_hmlp.training.config import TrainingConfig, read_config
-from ase_hmlp.training.frames import Frame, file_digest, read_frames
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
 from ase_hmlp.training.fit import Progress, silent
+from ase_hmlp.training.frames import Frame, file_digest, read_frames
 from ase_hmlp.training.weights import GPA
 
 #: A bond may leave the range seen in training by this much (Å) before energies mean nothing.
@@ -142,13 +143,13 @@ def train_from_config(
     return TrainingResult(model, model_path, card_path, held_out)
 
 
-def training_domain(frames: list[Frame], limits: list[str] = ()) -> Domain:
+def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
     """What frames cover; families in `limits` count for bonds and contacts only."""
     bulk = [f for f in frames if f.group not in limits and f.pbc.all()] or frames
     volumes = [f.volume / f.n_atoms for f in bulk]
     pressures = [-f.stress[:3].mean() / GPA for f in bulk if f.stress is not None] or [0.0, 500.0]
     bonds = np.concatenate([np.linalg.norm(f.bond_vectors(), axis=1) for f in frames])
-    contact = min(_shortest_contact(f) for f in frames)
+    contact = min(f.shortest_contact for f in frames)
     low, high = float(bonds.min()), float(bonds.max())
     return Domain(
         volume=(float(min(volumes)), float(max(volumes))),
@@ -158,14 +159,6 @@ def training_domain(frames: list[Frame], limits: list[str] = ()) -> Domain:
         contact=contact,
         contact_limit=CONTACT_MARGIN * contact,
     )
-
-
-def _shortest_contact(frame: Frame) -> float:
-    geometry = frame.geometry(2.5, 1.0)
-    pairs = geometry.pairs
-    owner = np.repeat(np.arange(geometry.n_atoms), np.diff(pairs.first))
-    d = frame.positions[pairs.index] + pairs.shifts[pairs.shift_id] - frame.positions[owner]
-    return float(np.sqrt((d**2).sum(axis=1).min(initial=np.inf)))
 
 
 def _load(files, config: TrainingConfig) -> tuple[list[Frame], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from math import ceil
 
 import numpy as np
@@ -15,7 +14,7 @@ GENEROSITY = 1.25
 
 
 def phase(name: str) -> Atoms:
-    """A crystal structure by name; see `ase_hmlp.simulate.structures`.
+    """Look up a crystal structure by name; see `ase_hmlp.simulate.structures`.
 
     Parameters
     ----------
@@ -48,8 +47,7 @@ def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
     """Repeat a cell along its own vectors into one as compact as possible.
 
     Among the repeats that have `min_atoms` atoms, and not more than `GENEROSITY` times as many
-    unless no repeat has fewer, the one whose closest pair of faces is farthest apart for its
-    volume.
+    where that can be, the one whose closest pair of faces is farthest apart for its volume.
 
     Parameters
     ----------
@@ -65,15 +63,13 @@ def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
     if min_atoms < 1:
         raise ValueError(f"min_atoms must be positive, not {min_atoms}")
     least = ceil(min_atoms / len(atoms))
-    multiples = range(1, least + 1)
-    repeats = [r for r in product(multiples, repeat=3) if np.prod(r) >= least]
-    most = max(GENEROSITY * min_atoms / len(atoms), min(np.prod(r) for r in repeats))
-    faces = thickness(atoms.cell)
-
-    def compactness(repeat):
-        return (faces * repeat).min() / np.prod(repeat) ** (1 / 3), -np.prod(repeat)
-
-    best = max((r for r in repeats if np.prod(r) <= most), key=compactness)
+    repeats = np.indices((least,) * 3).reshape(3, -1).T + 1
+    cells = repeats.prod(axis=1)
+    most = max(GENEROSITY * min_atoms / len(atoms), least)
+    repeats, cells = (x[(cells >= least) & (cells <= most)] for x in (repeats, cells))
+    # Of equally compact ones the smallest.
+    compactness = (repeats * thickness(atoms.cell)).min(axis=1) / np.cbrt(cells)
+    best = repeats[np.lexsort((cells, -compactness.round(9)))[0]].tolist()
     result = atoms.repeat(best)
-    result.info["repeat"] = list(best)
+    result.info["repeat"] = best
     return result

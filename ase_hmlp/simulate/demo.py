@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from ase.io import read, write
 
 from ase_hmlp.calculator import HMLP
@@ -33,11 +34,8 @@ from ase_hmlp.model_io import model_hash
 from ase_hmlp.simulate import figures
 from ase_hmlp.simulate.averages import block_average, drift
 from ase_hmlp.simulate.build import phase, supercell
-from ase_hmlp.simulate.npt import NPTRun, NPTSettings, Sample, read_log
+from ase_hmlp.simulate.npt import NPTRun, NPTSettings, Sample, read_log, settled
 from ase_hmlp.simulate.relax import Relaxation, relax
-
-#: Share of the hold that is left out of averages, while the crystal settles.
-SETTLING = 0.25
 
 FIGURES = ("timeline.png", "molecules.png", "levels.png", "conservation.png", "crystal.png")
 FILES = ("relaxed.extxyz", "trajectory.traj", "log.csv", "summary.json", *FIGURES)
@@ -62,7 +60,7 @@ class DemoSettings:
     """
 
     model: str = "h2-pbe"
-    phase: str = "P21c-24-a"
+    phase: str = "P21c-8"
     min_atoms: int = 192
     threads: int | None = None
     npt: NPTSettings = field(default_factory=NPTSettings)
@@ -70,12 +68,23 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table: a value, its standard error (NaN where there is none), its unit."""
+    """One line of the table; NaN where there is no such number.
+
+    Attributes
+    ----------
+    quantity : str
+    value, error : float
+        In `unit`; the standard error of a mean.
+    unit : str
+    pbe : float
+        The same from PBE itself, static.
+    """
 
     quantity: str
     value: float
     error: float
     unit: str
+    pbe: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,7 @@ def run_demo(
     npt = settings.npt
     calculator = HMLP(settings.model, threads=settings.threads)
     folder = prepare_folder(folder, overwrite)
-    timings, caught = {}, []
+    timings = {}
     status = "failed"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DomainWarning)
@@ -201,7 +210,7 @@ def run_demo(
             }
             _write_json(folder / "summary.json", summary)
     log = read_log(folder / "log.csv")
-    results = _relaxed_results(relaxation) + _averages(log)
+    results = _relaxed_results(relaxation, crystal, npt.pressure) + _averages(log)
     start = time.perf_counter()
     _draw(folder, log, run, settings)
     timings["pictures"] = time.perf_counter() - start
@@ -219,27 +228,24 @@ def run_demo(
     return Demo(folder, relaxation, results, summary)
 
 
-def _relaxed_results(relaxation: Relaxation) -> list[Result]:
+def _relaxed_results(relaxation: Relaxation, published: Atoms, pressure: float) -> list[Result]:
     none = float("nan")
-    lengths_angles = relaxation.atoms.cell.cellpar()
-    names = ("a", "b", "c", "α", "β", "γ")
+    relaxed = relaxation.atoms.cell.cellpar()
+    comparable = published.info.get("pressure_GPa") == pressure
+    pbe = published.cell.cellpar() if comparable else np.full(6, none)
+    names, units = ("a", "b", "c", "α", "β", "γ"), ("Å", "Å", "Å", "°", "°", "°")
     cell = [
-        Result(f"relaxed {name}", float(value), none, "Å" if n < 3 else "°")
-        for n, (name, value) in enumerate(zip(names, lengths_angles, strict=True))
+        Result(f"relaxed {name}", float(value), none, unit, float(reference))
+        for name, value, unit, reference in zip(names, relaxed, units, pbe, strict=True)
     ]
+    volume = published.get_volume() / len(published) if comparable else none
     return [
         *cell,
-        Result("relaxed volume", float(relaxation.volume), none, "Å³/atom"),
+        Result("relaxed volume", float(relaxation.volume), none, "Å³/atom", volume),
         Result("relaxed enthalpy", float(relaxation.enthalpy), none, "eV/atom"),
         Result("largest force left", relaxation.fmax, none, "eV/Å"),
         Result("largest stress error left", relaxation.stress_error, none, "GPa"),
     ]
-
-
-def settled(log: np.ndarray) -> np.ndarray:
-    """Rows of a log that averages are over: the hold, without its first quarter."""
-    hold = log[log["holding"] == 1]
-    return hold[int(SETTLING * len(hold)) :]
 
 
 def _averages(log: np.ndarray) -> list[Result]:
@@ -250,10 +256,9 @@ def _averages(log: np.ndarray) -> list[Result]:
         ("mean volume", "volume_A3_per_atom", "Å³/atom"),
         ("mean enthalpy", "enthalpy_eV_per_atom", "eV/atom"),
         ("mean bond length", "bond_length_A", "Å"),
-        ("alignment with the relaxed crystal", "alignment", ""),
+        ("alignment with relaxed crystal", "alignment", ""),
     )
-    hold = log[log["holding"] == 1]
-    slope = drift(hold["time_ps"], hold["conserved_meV_per_atom"])
+    slope = drift(rows["time_ps"], rows["conserved_meV_per_atom"])
     return [
         *(Result(name, *block_average(rows[column]), unit) for name, column, unit in columns),
         Result("drift of the conserved quantity", *slope, "meV/atom/ps"),

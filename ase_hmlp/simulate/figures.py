@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from ase_hmlp.molecules import bond_shifts
 from ase_hmlp.simulate.averages import drift
 from ase_hmlp.simulate.build import thickness
+from ase_hmlp.simulate.npt import settled
 
 #: One colour for one quantity, in every picture.
 COLOURS = {
@@ -169,13 +170,14 @@ def molecules(frames: list[Atoms], relaxed: Atoms, pairs) -> Figure:
             Atoms(f"H{len(pairs)}", bonds(f, pairs)[0], cell=f.cell, pbc=True) for f in structures
         ]
         pictures = [get_rdf(c, reach, 160) for c in centres]
-        return pictures[0][1], np.mean([g for g, _ in pictures], axis=0)
+        g = np.mean([g for g, _ in pictures], axis=0)
+        return pictures[0][1], g / (g.max() or 1.0)
 
     r, g = rdf([relaxed])
-    right.fill_between(r, g / g.max(), color=COLOURS["static"], alpha=0.6, lw=0)
+    right.fill_between(r, g, color=COLOURS["static"], alpha=0.6, lw=0)
     right.plot([], [], color=COLOURS["static"], lw=6, alpha=0.6, label="relaxed crystal")
     r, g = rdf(frames)
-    right.plot(r, g / g.max(), color=COLOURS["pair"], lw=1.8, label="held temperature")
+    right.plot(r, g, color=COLOURS["pair"], lw=1.8, label="held temperature")
     right.set(
         xlabel="distance of centres (Å)",
         ylabel="g(r) / highest peak",
@@ -218,7 +220,7 @@ def levels(log) -> Figure:
 
 @_styled
 def conservation(log) -> Figure:
-    """What the integrator should keep constant, beside what flows through it.
+    """Draw what the integrator should keep constant, beside what flows through it.
 
     Parameters
     ----------
@@ -237,13 +239,13 @@ def conservation(log) -> Figure:
     left.set(ylabel="change (meV/atom)", title="energy that flows ...")
     left.legend(loc="upper left")
     right.plot(t, conserved, color=COLOURS["total"], lw=0.9)
-    hold = log["holding"] == 1
-    slope, _ = drift(t[hold], conserved[hold])
+    rows = settled(log)
+    t, conserved = rows["time_ps"], rows["conserved_meV_per_atom"]
+    slope, error = drift(t, conserved)
     if np.isfinite(slope):
-        line = conserved[hold].mean() + slope * (t[hold] - t[hold].mean())
-        right.plot(
-            t[hold], line, color=COLOURS["orientation"], lw=2.2, label=f"{slope:+.3f} meV/atom/ps"
-        )
+        line = conserved.mean() + slope * (t - t.mean())
+        label = f"drift {slope:+.3f} ± {error:.3f} meV/atom/ps"
+        right.plot(t, line, color=COLOURS["orientation"], lw=2.2, label=label)
         right.legend(loc="upper left")
     right.set(ylabel="change (meV/atom)", title="... and energy that integration errors create")
     return figure

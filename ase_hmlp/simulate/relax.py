@@ -46,7 +46,7 @@ class Relaxation:
 
 
 def residuals(atoms: Atoms, pressure: float) -> tuple[float, float]:
-    """What is left to relax.
+    """Say what is left to relax.
 
     Parameters
     ----------

@@ -1,0 +1,423 @@
+"""The command line, ``hmlp``. Nothing imports this module; heavy imports are inside commands."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from ase_hmlp import __version__
+from ase_hmlp.errors import HMLPError
+
+#: Exit codes, after the shells' and click's own: a usage error or bad input, and Ctrl-C.
+BAD_INPUT, INTERRUPTED = 2, 130
+
+_DEBUG = "ase_hmlp.debug"
+
+
+class _Refusal(click.ClickException):
+    """An `HMLPError` as one sentence on stderr."""
+
+    exit_code = BAD_INPUT
+
+
+class _Group(click.Group):
+    """A group of commands whose errors end in one sentence and an exit code."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (HMLPError, OSError) as error:
+            if ctx.meta.get(_DEBUG) or isinstance(error, BrokenPipeError):
+                raise
+            raise _Refusal(_sentence(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, HMLPError) or not isinstance(error, OSError):
+        return " ".join(str(error).split())
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _debug(command):
+    """Add ``--debug`` to a command."""
+
+    def remember(ctx, _, value):
+        if value:
+            ctx.meta[_DEBUG] = True
+
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="Show the traceback of an error.",
+    )(command)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hmlp")
+@_debug
+def main():
+    """Hierarchical machine-learned potential of molecular hydrogen."""
+    # Threads that wait by spinning make a busy machine several times slower. Read when the
+    # core is loaded, so it is set before anything is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+# ---------------------------------------------------------------- demo
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="hmlp-demo",
+    show_default=True,
+    help="Folder to write to.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier demo left in the folder.")
+@click.option("--model", default="h2-pbe", show_default=True, help="Shipped model or model file.")
+@click.option("--phase", default="P21c-8", show_default=True, help="Crystal structure.")
+@click.option(
+    "--pressure",
+    type=click.FloatRange(min=0.0),
+    default=100.0,
+    show_default=True,
+    help="GPa.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=150.0,
+    show_default=True,
+    help="K, reached by heating and then held.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=100),
+    default=6000,
+    show_default=True,
+    help="Steps of 0.5 fs, two fifths of them heating.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads; by default OMP_NUM_THREADS or every core.",
+)
+@click.option("--quick", is_flag=True, hidden=True, help="400 steps, to see whether it runs.")
+@_debug
+def demo(output, overwrite, model, phase, pressure, temperature, steps, threads, quick):
+    """Relax Phase II of hydrogen at 100 GPa and heat it to 150 K.
+
+    The crystal (P2_1/c) is relaxed to 0.01 eV/Å and 0.1 GPa; then at least 192 atoms run under
+    constant pressure, full cell. Leaves a folder with trajectory, log, summary and pictures.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.simulate import structures
+
+    if phase not in structures.NAMES:
+        raise click.BadParameter(
+            f"{phase!r} is none of {', '.join(structures.NAMES)}.", param_hint="--phase"
+        )
+    from ase_hmlp.simulate.demo import DemoSettings, run_demo
+    from ase_hmlp.simulate.npt import NPTSettings
+
+    steps = 400 if quick else steps
+    heating = 2 * steps // 5
+    npt = NPTSettings(
+        pressure=pressure,
+        temperature=temperature,
+        start_temperature=min(30.0, temperature),
+        heating_steps=heating,
+        holding_steps=steps - heating,
+    )
+    settings = DemoSettings(model=model, phase=phase, threads=threads, npt=npt)
+    console, errors = Console(), Console(stderr=True)
+    with _DemoProgress(errors, npt.steps) as progress:
+        result = run_demo(output, settings, overwrite, progress.on_relax, progress.on_sample)
+    _print_demo(console, result, settings)
+    if result.summary["status"] == "interrupted":
+        errors.print(
+            f"Interrupted after {result.summary['steps']} of {npt.steps} steps; "
+            f"what was written until then is in {result.folder}."
+        )
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+class _DemoProgress:
+    """Progress bars of the demo: relaxation, then dynamics with the time left."""
+
+    def __init__(self, console, steps: int):
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=30),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[state]}"),
+            console=console,
+        )
+        self._relax = self._progress.add_task("Relaxing", total=None, state="", visible=False)
+        self._dynamics = self._progress.add_task("Heating", total=steps, state="", visible=False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def on_relax(self, step, fmax, stress_error):
+        self._progress.start()  # not before: a refusal is one line without a bar
+        state = f"step {step}: {fmax:.3f} eV/Å, {stress_error:.2f} GPa"
+        self._progress.update(self._relax, state=state, visible=True)
+
+    def on_sample(self, sample):
+        if sample.step == 0:
+            self._progress.update(self._relax, total=1, completed=1)
+        self._progress.update(
+            self._dynamics,
+            completed=sample.step,
+            visible=True,
+            description="Holding" if sample.holding else "Heating",
+            state=f"{sample.temperature_K:.0f} K, {sample.pressure_GPa:.1f} GPa",
+        )
+
+
+def _print_demo(console, result, settings) -> None:
+    from rich import box
+    from rich.table import Table
+
+    summary, npt = result.summary, settings.npt
+    atoms, picoseconds = summary["atoms"], summary["steps"] * npt.timestep / 1000.0
+    title = (
+        f"{settings.phase} at {npt.pressure:g} GPa, heated to {npt.temperature:g} K: "
+        f"{atoms} atoms, {picoseconds:.2f} ps, model {summary['model']['name']}"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("quantity", "value", "± error", "unit", "static PBE"):
+        left = name in ("quantity", "unit")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in result.results:
+        if row.value == row.value:
+            table.add_row(row.quantity, *_with_error(row.value, row.error), row.unit, _pbe(row.pbe))
+    console.print(table)
+    for text in summary["domain_warnings"]:
+        console.print(f"Outside the training data: {text}", markup=False)
+    seconds = summary["seconds"]
+    console.print(
+        f"Relaxed in {seconds['relaxation']:.0f} s ({result.relaxation.steps} steps), dynamics in "
+        f"{seconds['dynamics']:.0f} s ({summary['us_per_atom_step']:.0f} µs per atom and step)."
+    )
+    console.print(f"Trajectory, log, summary and pictures: {result.folder}", soft_wrap=True)
+
+
+def _with_error(value: float, error: float) -> tuple[str, str]:
+    """Print a number to the second digit of its error, or to five digits."""
+    if error != error or error <= 0.0:
+        return f"{value:.5g}", ""
+    from math import floor, log10
+
+    digits = max(0, 1 - floor(log10(error)))
+    return f"{value:.{digits}f}", f"{error:.{digits}f}"
+
+
+def _pbe(value: float) -> str:
+    return f"{value:.5g}" if value == value else ""
+
+
+# ---------------------------------------------------------------- train, evaluate, info
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for model and card; NAME-training beside CONFIG by default.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
+@_debug
+def train(config, output, overwrite):
+    """Train the model that the TOML file CONFIG describes.
+
+    Killed and started again, it goes on where it was.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.training.evaluate import error_table
+    from ase_hmlp.training.train import train_from_config
+
+    with _TrainingProgress(Console(stderr=True)) as progress:
+        result = train_from_config(config, output, progress=progress, overwrite=overwrite)
+    console = Console()
+    console.print(_error_table("Errors on unseen families", error_table(result.held_out["all"])))
+    console.print(f"Model: {result.model_path}", soft_wrap=True)
+    console.print(f"Card:  {result.card_path}", soft_wrap=True)
+
+
+class _TrainingProgress:
+    """A progress bar for each stage of a training run, called as ``progress(stage, done, all)``."""
+
+    def __init__(self, console):
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description:24}"),
+            progress.BarColumn(bar_width=30),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self._progress.start()  # not before: a refusal is one line without a bar
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        task = self._tasks[stage]
+        if done < self._progress.tasks[task].completed:
+            self._progress.reset(task)
+        self._progress.update(task, completed=done, total=total)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--by",
+    type=click.Choice(["group", "all"]),
+    default="group",
+    show_default=True,
+    help="A line for each family of frames, or one for all.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_debug
+def evaluate(model, data, by, as_json):
+    """Print the errors of MODEL (a shipped name or a file) on labelled extended XYZ files DATA."""
+    from ase_hmlp.training.evaluate import evaluate_files
+
+    result = evaluate_files(model, data)
+    rows = result.rows if by == "group" else result.rows[-1:]
+    if as_json:
+        answer = {
+            "model": result.model,
+            "frames": result.frames,
+            "seen_in_training": result.seen,
+            "rows": [_without_nan(row.to_dict()) for row in rows],
+        }
+        click.echo(json_format.dumps(answer, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_error_table(f"Errors of {result.model}", rows))
+    if result.seen:
+        console.print(
+            f"{result.seen} of {result.frames} frames were in the training data: "
+            "these are no errors on unseen data."
+        )
+
+
+def _without_nan(row: dict) -> dict:
+    return {k: None if v != v else v for k, v in row.items()}
+
+
+def _error_table(title: str, rows):
+    from rich import box
+    from rich.table import Table
+
+    table = Table("family", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = "mean absolute error (root mean square); forces and stress per component"
+    table.caption_justify = "left"
+    columns = ("frames", "energy\nmeV/atom", "force\nmeV/Å", "pressure\nGPa", "stress\nGPa")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.group,
+            str(row.frames),
+            _pair(row.energy_mae, row.energy_rmse, 2),
+            _pair(row.force_mae, row.force_rmse, 1),
+            _pair(row.pressure_mae, row.pressure_rmse, 2),
+            f"{row.stress_mae:.2f}" if row.stress_mae == row.stress_mae else "no labels",
+        )
+    return table
+
+
+def _pair(mae: float, rmse: float, digits: int) -> str:
+    return f"{mae:.{digits}f} ({rmse:.{digits}f})" if mae == mae else "no labels"
+
+
+@main.command()
+@click.argument("model")
+@_debug
+def info(model):
+    """Print what MODEL (a shipped name or a file) was trained on, its domain and its errors."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ase_hmlp.model_io import load_model, model_hash, model_path
+
+    loaded = load_model(model)
+    domain, training = loaded.domain, loaded.training
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    files = [f"{f['name']} (SHA-256 {f['sha256'][:16]}…)" for f in training.get("files", [])]
+    families = [f"{n} {name}" for name, n in training.get("groups", {}).items()]
+    rows = (
+        ("model", loaded.name),
+        ("file", str(model_path(model))),
+        ("SHA-256", model_hash(model)),
+        ("written by", f"ase_hmlp {loaded.package_version}, {training.get('date', 'undated')}"),
+        ("what it is", training.get("description", "")),
+        ("trained on", ", ".join(files)),
+        ("frames", ", ".join(families)),
+        ("volume", _range(domain.volume, "Å³/atom")),
+        ("pressure", _range(domain.pressure, "GPa")),
+        ("bond length", _range(domain.bond_length, "Å")),
+        ("  refused outside", _range(domain.bond_limits, "Å")),
+        ("shortest contact", f"{domain.contact:.3f} Å between molecules"),
+        ("  refused below", f"{domain.contact_limit:.3f} Å"),
+    )
+    for name, value in rows:
+        if value:
+            table.add_row(name, value)
+    console = Console()
+    console.print(table, markup=False)
+    held_out = loaded.errors.get("levels", {}).get("all")
+    if not held_out:
+        console.print("Its file has no errors on held-out data.")
+        return
+    from ase_hmlp.training.evaluate import ErrorRow
+
+    console.print()
+    console.print(_error_table("Errors on unseen families", [ErrorRow(**r) for r in held_out]))
+
+
+def _range(ends: tuple[float, float], unit: str) -> str:
+    return f"{ends[0]:.4g} to {ends[1]:.4g} {unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
