@@ -162,7 +162,7 @@ class _DemoProgress:
 
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=30),
+            progress.BarColumn(bar_width=20),
             progress.TaskProgressColumn(),
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[state]}"),
@@ -224,9 +224,9 @@ def _print_demo(console, result, settings) -> None:
 
 
 def _with_error(value: float, error: float) -> tuple[str, str]:
-    """Print a number to the second digit of its error, or to five digits."""
+    """Print a number to the second digit of its error, or to five digits (below one, two)."""
     if error != error or error <= 0.0:
-        return f"{value:.5g}", ""
+        return f"{value:.5g}" if abs(value) >= 1.0 else f"{value:.2g}", ""
     from math import floor, log10
 
     digits = max(0, 1 - floor(log10(error)))

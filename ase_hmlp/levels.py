@@ -89,7 +89,8 @@ class KernelRegressor:
     def columns(self, v, bond_length):
         """Compressed fingerprints (c, q) and the kernel columns of c centres: two (c, s) arrays.
 
-        The columns are k(y, y_s) and k(0, y_s); their difference times `alpha` is the energy.
+        The columns are k(y, y_s) and k(y, 0) k(0, y_s); their difference times `alpha` is the
+        energy.
         """
         return kernel_columns(
             self.machine, np.ascontiguousarray(v), np.ascontiguousarray(bond_length)
@@ -101,8 +102,8 @@ class KernelRegressor:
             raise ValueError("this model was saved without predictive variances")
         y, near, isolated = self.columns(v, bond_length)
         k = near - isolated
-        # k(x, x) of a Gaussian kernel that is made to vanish at y = 0.
-        own = 1.0 - 2.0 * np.exp(-0.5 * (y**2).sum(axis=1)) + 1.0
+        # k(x, x) of a Gaussian kernel that is known to vanish at y = 0.
+        own = 1.0 - np.exp(-(y**2).sum(axis=1))
         explained = np.einsum("cs,st,ct->c", k, self.variance, k, optimize=True)
         return self.prior * np.sqrt(np.clip(own - explained, 0.0, None))
 

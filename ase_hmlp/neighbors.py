@@ -80,9 +80,11 @@ class NeighbourList:
         shift_id = np.zeros(0, dtype=np.intc)
         if len(shift):
             # Shifts are few: encode them as one integer, which sorts much faster than rows.
+            # 64 bits: spans multiply, and atoms never wrapped get far.
+            shift = shift.astype(np.int64)
             low = shift.min(axis=0)
             span = shift.max(axis=0) - low + 1
-            code = ((shift - low) @ np.array([span[1] * span[2], span[2], 1])).astype(np.int64)
+            code = (shift - low) @ np.array([span[1] * span[2], span[2], 1])
             distinct, inverse = np.unique(code, return_inverse=True)
             unique = np.array(np.unravel_index(distinct, span), dtype=float).T + low
             shift_id = inverse.astype(np.intc).ravel()

@@ -190,7 +190,7 @@ def regressor_energy(g, v, r):
     energy = g.linear @ v + (r - g.r0) * (g.linear_stretch @ v)
     y = g.transform @ v
     for y_s, r_s, alpha in zip(g.representatives, g.rep_bond, g.alpha, strict=True):
-        k = np.exp(-((y - y_s) @ (y - y_s)) / 2) - np.exp(-(y_s @ y_s) / 2)
+        k = np.exp(-((y - y_s) @ (y - y_s)) / 2) - np.exp(-(y @ y + y_s @ y_s) / 2)
         if g.stretch_width > 0:
             k *= np.exp(-(((r - r_s) / g.stretch_width) ** 2) / 2)
         energy += alpha * k

@@ -143,7 +143,12 @@ def test_demo_writes_what_it_promises(model_file, tmp_path):
     folder = tmp_path / "demo"
     result = demo(model_file, folder)
     assert result.exit_code == 0, result.output
-    for word in ("relaxed enthalpy", "mean pressure", "mean bond length", "drift of the conserved"):
+    for word in (
+        "relaxed enthalpy",
+        "mean pressure",
+        "mean bond length",
+        "drift of conserved quantity",
+    ):
         assert word in result.stdout
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "finished"

@@ -425,10 +425,10 @@ def deviation(g, v, r):
     y = g.transform @ v
     k = np.array(
         [
-            (np.exp(-((y - y_s) @ (y - y_s)) / 2) - np.exp(-(y_s @ y_s) / 2))
+            (np.exp(-((y - y_s) @ (y - y_s)) / 2) - np.exp(-(y @ y + y_s @ y_s) / 2))
             * (np.exp(-(((r - r_s) / g.stretch_width) ** 2) / 2) if g.stretch_width else 1.0)
             for y_s, r_s in zip(g.representatives, g.rep_bond, strict=True)
         ]
     )
-    own = 2.0 - 2.0 * np.exp(-(y @ y) / 2)
+    own = 1.0 - np.exp(-(y @ y))
     return g.prior * np.sqrt(max(own - k @ g.variance @ k, 0.0))

@@ -82,7 +82,7 @@ def test_jacobian_of_bond_lengths(level, structure):
 
 @BOTH
 def test_kernel_columns(level):
-    """k(y, y_s) and k(0, y_s) with the bond length, and compressed fingerprints."""
+    """k(y, y_s) and k(y, 0) k(0, y_s) with the bond length, and compressed fingerprints."""
     regressor = LEVELS[level.centre.replace("atom", "pair").replace("molecule", "orientation")]
     regressor = (regressor.pair or regressor.orientation).regressor
     rng = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_kernel_columns(level):
     bond = np.exp(-(((r[:, None] - regressor.rep_bond) / regressor.stretch_width) ** 2) / 2)
     # The exponential is good to 1e-14; exponents up to 50 carry 1e-15 of themselves.
     np.testing.assert_allclose(near, np.exp(-square / 2) * bond, rtol=1e-12, atol=1e-300)
-    norms = (regressor.representatives**2).sum(axis=1)
+    norms = (regressor.representatives**2).sum(axis=1) + (expected**2).sum(axis=1)[:, None]
     np.testing.assert_allclose(isolated, np.exp(-norms / 2) * bond, rtol=1e-12, atol=1e-300)
 
 

@@ -105,11 +105,15 @@ def choose_representatives(
 
 
 def gram(regressor: KernelRegressor) -> np.ndarray:
-    """Kernel matrix (s, s) of the representatives, the part that vanishes with y left whole."""
-    points = regressor.representatives
+    """Kernel matrix (s, s) of the representatives."""
+    y = regressor.representatives
+    half_norm = 0.5 * (y**2).sum(axis=1)
+    isolated = np.exp(-half_norm[:, None] - half_norm)
+    matrix = np.exp(-0.5 * cdist(y, y, "sqeuclidean")) - isolated
     if regressor.stretch_width > 0:
-        points = np.column_stack([points, regressor.rep_bond / regressor.stretch_width])
-    return np.exp(-0.5 * cdist(points, points, "sqeuclidean"))
+        r = regressor.rep_bond[:, None] / regressor.stretch_width
+        matrix *= np.exp(-0.5 * cdist(r, r, "sqeuclidean"))
+    return matrix
 
 
 @dataclass

@@ -90,8 +90,8 @@ class LevelDesign:
             return
         y, near, isolated = g.columns(v, r)
         out[:, 0] = (near - isolated).sum(axis=0)
-        # dk/dy = -k (y - y_s), then one product with dy/dx over all centres at once.
-        slopes = near[:, :, None] * (g.representatives[None] - y[:, None])
+        # dk/dy = near y_s - (near - isolated) y, then one product with dy/dx over all centres.
+        slopes = near[:, :, None] * g.representatives - (near - isolated)[:, :, None] * y[:, None]
         centres, _, q = slopes.shape
         dy = np.matmul(g.transform, jacobian).reshape(centres * q, -1)
         out[:, 1:] = slopes.transpose(1, 0, 2).reshape(-1, centres * q) @ dy

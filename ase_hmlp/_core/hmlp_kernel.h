@@ -277,9 +277,11 @@ inline void chain_to_vectors(const Separation& s, const Axis& a, const Axis& b, 
  * bond length r of the centre's molecule:
  *
  *   e = w.v + (r - r0) w'.v
- *       + sum_s alpha_s [exp(-|y - y_s|^2 / 2) - exp(-|y_s|^2 / 2)] exp(-((r - r_s)/l)^2 / 2)
+ *       + sum_s alpha_s [exp(-|y - y_s|^2 / 2) - exp(-(|y|^2 + |y_s|^2) / 2)]
+ *               exp(-((r - r_s) / l)^2 / 2)
  *
- * It vanishes with v: an isolated molecule has its bond energy and nothing else. */
+ * The bracket is the covariance of a Gaussian process that is known to be zero at y = 0: an
+ * isolated molecule has its bond energy and nothing else. */
 struct Regressor {
   int n_fingerprints, n_components, n_representatives; /* representatives padded to REP_BLOCK */
   const double* transform;       /* (n_components, n_fingerprints) */
@@ -302,8 +304,8 @@ inline void compress(const Regressor& m, const double* v, double* y) {
   }
 }
 
-/* exponents of one block of representatives: near = -(|y-y_s|^2 + stretch)/2,
- * isolated = the same for y = 0 */
+/* exponents of one block of representatives: isolated = -(|y|^2 + |y_s|^2 + stretch^2) / 2,
+ * near = -(|y - y_s|^2 + stretch^2) / 2 */
 inline void block_exponents(const Regressor& m, int first, const double* y, double half_norm,
                             double r, double* near, double* isolated) {
   double dot[REP_BLOCK];
@@ -319,8 +321,8 @@ inline void block_exponents(const Regressor& m, int first, const double* y, doub
 #pragma omp simd
   for (int s = 0; s < REP_BLOCK; ++s) {
     const double stretch = (r - m.rep_bond[first + s]) * inv;
-    isolated[s] = -m.rep_norm[first + s] - 0.5 * stretch * stretch;
-    near[s] = isolated[s] - half_norm + dot[s];
+    isolated[s] = -half_norm - m.rep_norm[first + s] - 0.5 * stretch * stretch;
+    near[s] = isolated[s] + dot[s];
   }
 }
 
@@ -349,7 +351,7 @@ HMLP_CLONES [[maybe_unused]] static double regressor_energy(const Regressor& m, 
       const double k = a * vector_exp(near[s]);
       const double difference = k - a * vector_exp(isolated[s]);
       near[s] = k;
-      weight += k;
+      weight += difference;
       energy += difference;
       slope -= difference * (r - m.rep_bond[first + s]) * inv2;
     }
@@ -380,7 +382,8 @@ HMLP_CLONES [[maybe_unused]] static double regressor_energy(const Regressor& m, 
   return energy;
 }
 
-/* The kernel columns of one centre: near[s] = k(y, y_s), isolated[s] = k(0, y_s); y as well. */
+/* The two parts of the kernel columns of one centre, whose difference the coefficients multiply;
+ * y as well. */
 HMLP_CLONES [[maybe_unused]] static void regressor_columns(const Regressor& m, const double* v, double r,
                                           double* y, double* near, double* isolated) {
   compress(m, v, y);

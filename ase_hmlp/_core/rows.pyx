@@ -24,7 +24,7 @@ from ase_hmlp._core.levels cimport Machine, Table
 
 
 def kernel_columns(Machine machine, const double[:, ::1] v, const double[::1] bond_length):
-    """Compressed fingerprints y (c, q) and kernel values k(y, y_s), k(0, y_s) (c, s) each."""
+    """Compressed fingerprints y (c, q), k(y, y_s) and k(y, 0) k(0, y_s), (c, s) each."""
     cdef Py_ssize_t n = v.shape[0], i
     if v.shape[1] != machine.c.n_fingerprints:
         raise ValueError("fingerprints do not match the regressor")

@@ -256,12 +256,12 @@ def _averages(log: np.ndarray) -> list[Result]:
         ("mean volume", "volume_A3_per_atom", "Å³/atom"),
         ("mean enthalpy", "enthalpy_eV_per_atom", "eV/atom"),
         ("mean bond length", "bond_length_A", "Å"),
-        ("alignment with relaxed crystal", "alignment", ""),
+        ("alignment with the start", "alignment", ""),
     )
     slope = drift(rows["time_ps"], rows["conserved_meV_per_atom"])
     return [
         *(Result(name, *block_average(rows[column]), unit) for name, column, unit in columns),
-        Result("drift of the conserved quantity", *slope, "meV/atom/ps"),
+        Result("drift of conserved quantity", *slope, "meV/atom/ps"),
     ]
 
 

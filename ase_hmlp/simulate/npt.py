@@ -59,7 +59,7 @@ class NPTSettings:
     holding_steps: int = 3600
     stages: int = 6
     thermostat_time: float = 50.0
-    barostat_time: float = 250.0
+    barostat_time: float = 1000.0
     sample_interval: int = 10
     frame_interval: int = 50
     seed: int = 2020
