@@ -49,8 +49,11 @@ def test_grid_search_with_group_splits():
 
 def test_farthest_points_take_the_corners_first():
     square = np.array([[0.5, 0.5], [0, 0], [0, 1], [1, 0], [1, 1], [0.4, 0.5]], dtype=float)
-    assert set(farthest_points(square, 4)) == {1, 2, 3, 4}
-    assert len(farthest_points(np.zeros((4, 2)), 3)) == 1
+    assert set(farthest_points(square - 0.5, 4)) == {1, 2, 3, 4}
+    assert len(farthest_points(np.ones((4, 2)), 3)) == 1
+    assert len(farthest_points(np.zeros((4, 2)), 3)) == 0
+    # A point next to what counts as chosen comes last.
+    assert 1 not in farthest_points(square, 6, distance=[1, 0, 1, 1, 1, 1])
 
 
 def test_compression_whitens_by_degrees():

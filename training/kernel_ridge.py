@@ -18,26 +18,28 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ase_hmlp.levels import KernelRegressor
 
 
-def farthest_points(points, n: int) -> np.ndarray:
+def farthest_points(points, n: int, distance=None) -> np.ndarray:
     """Indices of n points chosen one by one, each the farthest from those before it.
 
     Parameters
     ----------
     points : (p, q) array
-        The first choice is the point farthest from the origin.
     n : int
-        Fewer are returned once all remaining points coincide with chosen ones.
+        Fewer are returned once all remaining points all but coincide with chosen ones.
+    distance : (p,) array, optional
+        Squared distance from what counts as chosen already; the origin unless given.
     """
     points = np.asarray(points, dtype=float)
-    chosen = [int((points**2).sum(axis=1).argmax())]
-    distance = ((points - points[chosen[0]]) ** 2).sum(axis=1)
+    distance = (points**2).sum(axis=1) if distance is None else np.array(distance, dtype=float)
+    tiny = 1e-10 * distance.max(initial=0.0)
+    chosen: list[int] = []
     while len(chosen) < min(n, len(points)):
         best = int(distance.argmax())
-        if distance[best] <= 1e-20:
+        if distance[best] <= tiny:
             break
         chosen.append(best)
         np.minimum(distance, ((points - points[best]) ** 2).sum(axis=1), out=distance)
-    return np.array(chosen)
+    return np.array(chosen, dtype=int)
 
 
 def compression(
@@ -90,7 +92,8 @@ def choose_representatives(
     """
     y = v @ transform.T
     points = np.column_stack([y, bond_length / stretch_width]) if stretch_width > 0 else y
-    chosen = farthest_points(points, n) if n else np.zeros(0, dtype=int)
+    # The kernel vanishes at y = 0: a representative there would say nothing.
+    chosen = farthest_points(points, n, (y**2).sum(axis=1))
     k = v.shape[1]
     return KernelRegressor(
         transform=transform,
@@ -165,7 +168,8 @@ class NormalEquations:
         added, ten times more at each try, until it is positive definite.
         """
         system = self.matrix + penalty
-        diagonal = np.sqrt(np.clip(np.diag(system), 1e-300, None))
+        diagonal = np.sqrt(np.diag(system))
+        diagonal[diagonal == 0.0] = 1.0  # a coefficient no label depends on
         scaled = system / diagonal[:, None] / diagonal
         jitter = 1e-14
         while True:

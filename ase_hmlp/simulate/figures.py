@@ -193,6 +193,9 @@ def molecules(frames: list[Atoms], relaxed: Atoms, pairs) -> Figure:
 def levels(log) -> Figure:
     """Where the heat goes: potential energy by level of the hierarchy.
 
+    Pair and orientation level are drawn as one curve: how they share the energy between molecules
+    depends on how they were fitted.
+
     Parameters
     ----------
     log : structured array from `ase_hmlp.simulate.npt.read_log`
@@ -203,16 +206,22 @@ def levels(log) -> Figure:
     _shade_hold(axis, log)
     t = log["time_ps"]
     width = max(3, len(t) // 40)
-    names = {"bond": "bond", "pair": "pair", "orientation": "orientation", "potential": "all"}
-    for name, label in names.items():
-        colour = COLOURS.get(name, COLOURS["total"])
-        change = 1000.0 * (log[f"{name}_eV_per_atom"] - log[f"{name}_eV_per_atom"][0])
-        axis.plot(t, change, color=colour, alpha=0.25, lw=0.7)
-        axis.plot(t, _running_mean(change, width), color=colour, lw=1.8, label=label)
+    curves = {
+        "bond": ("bond (inside molecules)", log["bond_eV_per_atom"]),
+        "pair": (
+            "pair + orientation (between molecules)",
+            log["pair_eV_per_atom"] + log["orientation_eV_per_atom"],
+        ),
+        "total": ("all", log["potential_eV_per_atom"]),
+    }
+    for name, (label, energy) in curves.items():
+        change = 1000.0 * (energy - energy[0])
+        axis.plot(t, change, color=COLOURS[name], alpha=0.25, lw=0.7)
+        axis.plot(t, _running_mean(change, width), color=COLOURS[name], lw=1.8, label=label)
     harmonic = 1500.0 * units.kB * log["target_K"]
     axis.plot(t, harmonic, color=COLOURS["total"], lw=1, ls="--", label="3/2 kT (harmonic crystal)")
     axis.set(ylabel="change (meV/atom)", title="potential energy by level")
-    axis.legend(ncols=3, loc="upper left", fontsize=9)
+    axis.legend(ncols=2, loc="upper left", fontsize=9)
     low, high = axis.get_ylim()
     axis.set_ylim(low, high + 0.3 * (high - low))
     return _axes(figure, axis)
