@@ -134,7 +134,7 @@ class HierarchicalPotential(BaseEstimator):
             self.potential_ = self.stages_["bond"]
             return self
         with lap(self.report_, "baseline"):
-            potential = replace(potential, pair=self._baseline(X, potential, weights))
+            potential = replace(potential, pair=self._baseline(X, potential))
         with lap(self.report_, "representatives"):
             designs = [self._design(X, PairLevel, self.pair, potential, progress)]
             if self.orientation is not None:
@@ -175,14 +175,15 @@ class HierarchicalPotential(BaseEstimator):
     def _geometry(self, frame: Frame):
         return frame.geometry(*self._cutoffs())
 
-    def _baseline(self, frames, potential, weights: Weights) -> PairLevel:
+    def _baseline(self, frames, potential) -> PairLevel:
         """Born-Mayer repulsion between atoms, fitted to what the bond leaves of the forces.
 
         Only frames with close contacts count, if there are any: below the shortest of them
         nothing else acts.  The decay is scanned; the strength follows by least squares.
         """
         spec = self.pair
-        decays = np.arange(0.14, 0.56, 0.02)
+        # A longer decay would reach far into the range where the regressor is at home.
+        decays = np.arange(0.14, 0.51, 0.02)
         basis = RadialBasis(
             tuple(f for d in decays for f in born_mayer(d)), spec.cutoff, spec.inner, spec.outer
         )
@@ -194,10 +195,10 @@ class HierarchicalPotential(BaseEstimator):
         for frame, contact in zip(frames, contacts, strict=True):
             if contact > limit:
                 continue
-            sigma = weights.sigma(frame)
-            sigma[0] = np.inf  # forces and virials only: the zero of energy is not known yet
-            rest = self._residual(frame, potential) / sigma
-            rows = design.rows(self._geometry(frame)) / sigma
+            # Forces alone, all alike: the largest ones, nearest the wall, decide.
+            forces = slice(1, 1 + 3 * frame.n_atoms)
+            rest = self._residual(frame, potential)[forces]
+            rows = design.rows(self._geometry(frame))[:, forces]
             square += rest @ rest
             vector += rows @ rest
             matrix += (rows**2).sum(axis=1)

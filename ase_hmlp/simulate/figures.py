@@ -294,7 +294,7 @@ def crystal(relaxed: Atoms, last: Atoms, pairs, labels=("relaxed", "last frame")
             colours[:, 3] = 0.35 + 0.65 * depth
             axis.add_collection(
                 LineCollection(
-                    ends.transpose(1, 0, 2),
+                    list(ends.transpose(1, 0, 2)),
                     linewidths=width,
                     colors=colours if shade is None else shade,
                     capstyle="round",

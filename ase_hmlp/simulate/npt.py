@@ -246,6 +246,7 @@ class NPTRun:
         lengths, axes = self._bonds()
         cosines = np.einsum("mc,mc->m", axes, self._axes0)
         levels = atoms.calc.levels
+        a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
         return Sample(
             step,
             step * settings.timestep / 1000.0,
@@ -254,7 +255,12 @@ class NPTRun:
             atoms.get_temperature(),
             -np.trace(stress) / 3.0 / units.GPa,
             volume / n,
-            *atoms.cell.cellpar(),
+            a,
+            b,
+            c,
+            alpha,
+            beta,
+            gamma,
             potential / n,
             kinetic / n,
             (potential + kinetic + settings.pressure * units.GPa * volume) / n,

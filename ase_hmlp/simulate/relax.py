@@ -103,9 +103,9 @@ def relax(
     """
     moving = atoms.copy()
     moving.calc = atoms.calc
-    optimizer = BFGS(
-        FrechetCellFilter(moving, scalar_pressure=pressure * GPa), logfile=None, maxstep=0.1
-    )
+    strained = FrechetCellFilter(moving, scalar_pressure=pressure * GPa)
+    # ASE's annotation leaves out its own filters.
+    optimizer = BFGS(strained, logfile=None, maxstep=0.1)  # type: ignore[arg-type]
     # Matrices this small are slower on several BLAS threads, many times so on a busy machine.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         # SciPy's estimate of an error of 1e-13 in the filter's logarithm.

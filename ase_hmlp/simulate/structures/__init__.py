@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 
 from ase import Atoms
-from ase.io import read
+from ase.io import iread
 
 #: Names `load` knows, and what they are.
 NAMES = {
@@ -42,4 +42,4 @@ def load(name: str) -> Atoms:
     if name not in NAMES:
         raise KeyError(f"no structure {name!r}; there are {', '.join(NAMES)}")
     with as_file(files(__name__) / f"{name}.extxyz") as path:
-        return read(path, format="extxyz")
+        return next(iread(path, format="extxyz"))

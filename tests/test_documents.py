@@ -1,0 +1,75 @@
+"""The README and the shipped model's card say what the shipped model is."""
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ase_hmlp
+from ase_hmlp.model_io import SHIPPED, load_model
+from ase_hmlp.training.card import error_lines
+from ase_hmlp.training.evaluate import ErrorRow
+from ase_hmlp.training.frames import file_digest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MODEL = load_model("h2-pbe")
+
+
+def held_out_table():
+    return error_lines([ErrorRow(**row) for row in MODEL.errors["levels"]["all"]])
+
+
+def test_readme_shows_the_models_own_errors():
+    shown = README.split("<!-- errors -->")[1].split("<!-- /errors -->")[0].strip()
+    assert shown == "\n".join(held_out_table())
+
+
+def test_card_belongs_to_the_shipped_file():
+    card = (SHIPPED / "h2-pbe.md").read_text()
+    digest = hashlib.sha256((SHIPPED / "h2-pbe.joblib").read_bytes()).hexdigest()
+    assert digest in card
+    for line in held_out_table():
+        assert line in card
+
+
+def test_shipped_model_meets_its_bar():
+    """Unseen families of the project's own data: 8 meV/atom, 120 meV/Å, 3 GPa."""
+    row = MODEL.errors["levels"]["all"][-1]
+    assert row["group"] == "all" and MODEL.errors["scheme"] == "leave-one-family-out"
+    assert row["energy_mae"] < 8.0
+    assert row["force_mae"] < 120.0
+    assert row["pressure_mae"] < 3.0
+
+
+def test_shipped_model_was_trained_on_the_committed_files():
+    for file in MODEL.training["files"]:
+        assert file_digest(ROOT / "training" / "data" / file["name"]) == file["sha256"]
+    config = (ROOT / "training" / "configs" / "h2-pbe.toml").read_text()
+    assert MODEL.training["config"] == config
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_readme_python_runs(block, tmp_path):
+    """The README's Python, shortened where it would take long, on a small crystal."""
+    prelude = "from ase_hmlp.simulate.build import phase\natoms = phase('P21c-8')\n"
+    block = block.replace('atoms = read("hydrogen.cif")', "")
+    block = block.replace(".run(2000)", ".run(5)").replace("frames[::2]", "frames[:60:2]")
+    block = block.replace("frames[1::2]", "frames[1:60:2]")
+    block = block.replace('"training/', f'"{ROOT}/training/')
+    if "MTKNPT" in block:
+        prelude += "from ase_hmlp import HMLP\natoms.calc = HMLP()\n"
+    script = tmp_path / "readme.py"
+    script.write_text(prelude + block)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_version_has_one_source():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert re.search(r'^version = "(.*)"$', text, re.M)[1] == ase_hmlp.__version__

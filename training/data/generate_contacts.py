@@ -1,0 +1,689 @@
+#!/usr/bin/env python3
+"""Label close contacts, isolated molecules and pairs with Quantum ESPRESSO.
+
+Thermal frames never show a potential what happens when two molecules come closer than the
+repulsive wall allows, nor what a lone molecule or a lone pair does. This script builds about
+400 frames which do, in three groups (``info["group"]``):
+
+``molecule``
+    the isolated molecule, bond lengths from 0.50 to 1.15 Å in a cubic box of 8 Å;
+``dimer``
+    pairs of molecules, randomly oriented with a chosen shortest intermolecular contact
+    (0.60 to 4.5 Å), and in the H, X, T and L arrangements at fixed centre separations;
+``pushed``
+    bulk frames of the seed set in which one molecule has been pushed along a random direction
+    until its shortest contact to another molecule is between 0.72 and 1.25 Å.
+
+Every frame carries the integer array ``partner``: the index of the atom each atom is bonded to.
+Contacts can be shorter than bonds here, so no reader should guess that from distances.
+
+Every frame has its own random stream, so that the geometries depend neither on the order nor on
+the number of workers. Finished frames are appended to the output as they come; run the script
+again after a kill and it goes on with what is missing. Frames which failed are listed with the
+reason in ``<output stem>.failed.txt``, never kept, and tried again by the next run. At the end
+everything in the output is written, in the order of the plan, to ``<output>.xz``.
+
+Example
+-------
+::
+
+    export OMP_NUM_THREADS=1
+    nice python generate_contacts.py --output contacts.extxyz --workers 2
+"""
+
+import argparse
+import hashlib
+import io
+import lzma
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.espresso import Espresso, EspressoProfile
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.neighborlist import neighbor_list
+
+PARENTS = Path(__file__).resolve().parent / "h2-pbe-qe.extxyz.xz"
+PSEUDOPOTENTIAL = "H.pbe-kjpaw.UPF"
+SEED = 20200717
+
+# The same settings as the seed set, so that both share one energy zero.
+INPUT_DATA = {
+    "ecutwfc": 46,
+    "ecutrho": 202,
+    "occupations": "smearing",
+    "smearing": "gaussian",
+    "degauss": 0.0147,
+    "conv_thr": 1e-8,
+    "tprnfor": True,
+    "tstress": True,
+    "disk_io": "none",
+    "outdir": ".",
+}
+KSPACING = 0.08  # 1/Å, without 2 pi; unshifted mesh
+
+MEAN_BOND = 0.745
+BOX = 8.0  # cubic box of the isolated molecule, Å
+TRANSVERSE = 7.0  # width of a pair's box across the separation, Å
+PADDING = 6.5  # length of a pair's box beyond the centre separation, Å
+
+# Stream numbers: part of every frame's random seed, so never renumber them.
+STREAMS = {"molecule": 0, "dimer": 1, "pushed": 2}
+BONDS = np.concatenate(
+    [np.linspace(0.50, 0.66, 9), np.linspace(0.68, 0.84, 17), np.linspace(0.87, 1.15, 10)]
+)
+N_DIMER = 200
+N_PUSHED = 130
+ARRANGEMENTS = "HXTL"
+# L is end to end: its contact is R minus a bond, hence the later start.
+SEPARATIONS = {name: np.geomspace(1.4 if name == "L" else 1.2, 6.0, 10) for name in ARRANGEMENTS}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One frame to compute.
+
+    Attributes
+    ----------
+    source : str
+        Unique name of the frame, such as ``contacts/dimer/17``.
+    atoms : ase.Atoms
+        Geometry with the array ``partner`` and ``info`` filled in.
+    gamma : bool
+        Whether the Gamma point alone will do (isolated molecules and pairs only).
+    """
+
+    source: str
+    atoms: Atoms
+    gamma: bool
+
+
+def van_der_corput(index):
+    """Return element `index` of the base-2 van der Corput sequence.
+
+    Its first n elements cover the unit interval evenly for every n, so a partial set already
+    covers the whole range of whatever is drawn with it.
+
+    Parameters
+    ----------
+    index : int
+        Non-negative index.
+
+    Returns
+    -------
+    float
+        A number in [0, 1).
+    """
+    value, weight = 0.0, 0.5
+    while index:
+        value += weight * (index & 1)
+        index >>= 1
+        weight /= 2
+    return value
+
+
+def random_direction(rng):
+    """Draw a unit vector uniformly from the sphere.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    numpy.ndarray
+        Three components.
+    """
+    vector = rng.normal(size=3)
+    return vector / np.linalg.norm(vector)
+
+
+def make_molecule(bond):
+    """Build an isolated molecule along z.
+
+    Parameters
+    ----------
+    bond : float
+        Bond length in Å.
+
+    Returns
+    -------
+    ase.Atoms
+        The molecule in its box. Box and orientation are the same for every bond length, so
+        that the curve is as smooth as the plane-wave basis allows.
+    """
+    half = np.array([0.0, 0.0, bond / 2])
+    atoms = Atoms("H2", positions=BOX / 2 + np.array([-half, half]), cell=3 * [BOX], pbc=True)
+    atoms.set_array("partner", np.array([1, 0]))
+    return atoms
+
+
+def outermost_separation(first, second, contact):
+    """Find how far along z `second` must go for its contact with `first` to be `contact`.
+
+    Coming from infinity, each pair of atoms reaches the distance at the larger root of a
+    quadratic equation. The largest of these roots is where the first pair does, with all the
+    others still farther apart.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray
+        Positions of the atoms of each molecule, each about its own centre, in Å.
+    contact : float
+        Wanted shortest distance between the molecules in Å.
+
+    Returns
+    -------
+    float
+        Separation of the centres in Å.
+    """
+    offset = (second[None] - first[:, None]).reshape(-1, 3)
+    square = contact**2 - offset[:, 0] ** 2 - offset[:, 1] ** 2
+    passing = square >= 0
+    return float(np.max(np.sqrt(square[passing]) - offset[passing, 2]))
+
+
+def make_pair(first, second, separation, length=None):
+    """Put two molecules into a box, one above the other along z.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray
+        Positions of the atoms of each molecule, each about its own centre, in Å.
+    separation : float
+        Separation of the centres in Å.
+    length : float, optional
+        Length of the box along z; `separation` and a margin if not given.
+
+    Returns
+    -------
+    ase.Atoms
+        Four atoms; 0 and 1 are bonded, and 2 and 3.
+    """
+    length = length or separation + PADDING
+    cell = np.array([TRANSVERSE, TRANSVERSE, length])
+    shift = np.array([0.0, 0.0, separation / 2])
+    atoms = Atoms("H4", positions=cell / 2 + np.vstack([first - shift, second + shift]),
+                  cell=cell, pbc=True)
+    atoms.set_array("partner", np.array([1, 0, 3, 2]))
+    return atoms
+
+
+def make_random_dimer(index, rng):
+    """Build a pair of randomly oriented molecules with a chosen contact.
+
+    Parameters
+    ----------
+    index : int
+        Number of the frame: decides the contact, low-discrepancy over the whole range.
+    rng : numpy.random.Generator
+        Source of everything else.
+
+    Returns
+    -------
+    ase.Atoms
+        The pair.
+    """
+    # Three fifths of the pairs in the first Å, where the wall is steep.
+    quantile = (van_der_corput(index) + rng.uniform() / N_DIMER) % 1.0
+    if quantile < 0.6:
+        contact = 0.60 + quantile / 0.6 * (1.6 - 0.60)
+    else:
+        contact = 1.6 + (quantile - 0.6) / 0.4 * (4.5 - 1.6)
+    while True:
+        # Below 0.85 Å a contact may be shorter than a bond whatever is drawn; long bonds there
+        # would be four atoms rather than two molecules. Elsewhere each atom must stay nearest
+        # to its partner.
+        if contact < 0.85:
+            bonds = rng.uniform(0.70, 0.75, size=2)
+            break
+        bonds = np.clip(rng.normal(MEAN_BOND, 0.03, size=2), 0.62, 0.95)
+        if max(bonds) < contact:
+            break
+    first, second = (
+        np.outer([-0.5, 0.5], bond * random_direction(rng)) for bond in bonds
+    )
+    return make_pair(first, second, outermost_separation(first, second, contact))
+
+
+def make_arranged_dimer(name, index):
+    """Build a pair in one of the named arrangements.
+
+    Parameters
+    ----------
+    name : {"H", "X", "T", "L"}
+        Parallel side by side, crossed, T-shaped, or end to end.
+    index : int
+        Number of the separation.
+
+    Returns
+    -------
+    ase.Atoms
+        The pair. The box is the same for all of them, so that the curves share one basis.
+    """
+    axes = {"H": "xx", "X": "xy", "T": "xz", "L": "zz"}[name]
+    first, second = (
+        np.outer([-MEAN_BOND / 2, MEAN_BOND / 2], np.eye(3)["xyz".index(axis)]) for axis in axes
+    )
+    return make_pair(first, second, SEPARATIONS[name][index], length=6.0 + PADDING)
+
+
+def bonded_partners(atoms):
+    """Find each atom's partner in a fully molecular frame.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        The frame.
+
+    Returns
+    -------
+    partner : numpy.ndarray
+        Index of each atom's nearest neighbour.
+    vectors : numpy.ndarray
+        Vector from each atom to it, across the periodic boundary where needed, in Å.
+
+    Raises
+    ------
+    ValueError
+        If the nearest neighbours are not mutual.
+    """
+    first, second, distance, vector = neighbor_list("ijdD", atoms, 1.2)
+    partner = np.full(len(atoms), -1)
+    vectors = np.zeros((len(atoms), 3))
+    for k in np.argsort(-distance):  # the nearest is written last
+        partner[first[k]] = second[k]
+        vectors[first[k]] = vector[k]
+    if partner.min() < 0 or np.any(partner[partner] != np.arange(len(atoms))):
+        raise ValueError("frame is not made of molecules")
+    return partner, vectors
+
+
+def lattice_images(atoms, reach):
+    """List the lattice vectors which matter within a distance.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Periodic frame.
+    reach : float
+        Distance in Å.
+
+    Returns
+    -------
+    numpy.ndarray
+        Lattice vectors, one per row, zero included.
+    """
+    heights = 1 / np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    # One more for atoms which sit at opposite ends of the cell or a little outside it.
+    counts = np.ceil(reach / heights).astype(int) + 1
+    grid = np.indices(2 * counts + 1).reshape(3, -1).T - counts
+    return grid @ np.asarray(atoms.cell)
+
+
+def make_pushed(parents, index, rng, max_push=4.0):
+    """Push one molecule of a bulk frame against another.
+
+    Parameters
+    ----------
+    parents : list of ase.Atoms
+        Frames to choose from, sorted by volume per atom.
+    index : int
+        Number of the frame: decides the volume and whether the molecule is re-oriented.
+    rng : numpy.random.Generator
+        Source of everything else.
+    max_push : float, optional
+        Longest displacement in Å; a direction with no contact until then is drawn again.
+
+    Returns
+    -------
+    ase.Atoms
+        The frame, with ``info["contact"]``, and the parent's name in ``info["parent"]``.
+    """
+    quantile = (van_der_corput(index) + rng.uniform() / N_PUSHED) % 1.0
+    parent = parents[int(quantile * len(parents))]
+    partner, vectors = bonded_partners(parent)
+    images = lattice_images(parent, max_push + 3.0)
+    while True:
+        # Drawn again each time: in a dense parent every molecule may be closer than 1.25 Å.
+        contact = rng.uniform(0.72, 1.25)
+        one = int(rng.integers(len(parent)))
+        two = int(partner[one])
+        atoms = parent.copy()
+        axis = vectors[one]
+        centre = atoms.positions[one] + axis / 2
+        if index % 2:
+            axis = np.linalg.norm(axis) * random_direction(rng)
+        moved = np.array([centre - axis / 2, centre + axis / 2])
+        push = random_direction(rng)
+
+        # The molecule's own images travel with it: their distance is fixed beforehand.
+        own = (moved[None, :, None] + images[:, None, None]) - moved[None, None]
+        own_distance = np.linalg.norm(own, axis=-1)[np.any(images != 0, axis=1)]
+        others = np.delete(atoms.positions, [one, two], axis=0)
+        offset = moved[:, None] - (others[None] + images[:, None]).reshape(-1, 3)[None]
+        offset = offset.reshape(-1, 3)
+        square = np.sum(offset**2, axis=1)
+        if min(own_distance.min(), np.sqrt(square.min())) <= contact:
+            continue  # already closer than wanted
+        # |offset + s push| = contact: the smallest positive root of any pair comes first.
+        along = offset @ push
+        discriminant = along**2 - square + contact**2
+        hit = (discriminant >= 0) & (along < 0)
+        if not hit.any():
+            continue
+        distance = np.min(-along[hit] - np.sqrt(discriminant[hit]))
+        if distance > max_push:
+            continue
+        break
+    atoms.positions[[one, two]] = moved + distance * push
+    atoms.calc = None
+    atoms.info = {"parent": parent.info["source"], "contact": round(contact, 6)}
+    atoms.set_array("partner", partner)
+    return atoms
+
+
+def read_parents(path):
+    """Read the seed frames, sorted by volume per atom.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        An xz-compressed extended XYZ file.
+
+    Returns
+    -------
+    list of ase.Atoms
+        The frames without their labels.
+    """
+    # ASE's reader seeks, which is very slow on a compressed handle: decompress in memory.
+    text = lzma.decompress(path.read_bytes()).decode()
+    frames = []
+    for frame in ase.io.read(io.StringIO(text), ":", format="extxyz"):
+        clean = Atoms(frame.symbols, positions=frame.positions, cell=frame.cell, pbc=True)
+        clean.info["source"] = frame.info["source"]
+        frames.append(clean)
+    return sorted(frames, key=lambda atoms: atoms.get_volume() / len(atoms))
+
+
+def build_jobs(parents):
+    """Build every frame of the plan.
+
+    Parameters
+    ----------
+    parents : list of ase.Atoms
+        Bulk frames sorted by volume per atom.
+
+    Returns
+    -------
+    list of Job
+        The groups interleaved in proportion, so that a partial set is a small whole one.
+    """
+
+    def stream(group, index):
+        return np.random.default_rng([SEED, STREAMS[group], index])
+
+    # A fixed shuffle, for the first few molecules should not all be the shortest.
+    shuffled = np.random.default_rng([SEED, 99])
+    kinds = {
+        "molecule": [
+            (f"contacts/molecule/{i}", "molecule", make_molecule(BONDS[i]))
+            for i in shuffled.permutation(len(BONDS))
+        ],
+        "dimer": [
+            (f"contacts/dimer/{i}", "dimer", make_random_dimer(i, stream("dimer", i)))
+            for i in range(N_DIMER)
+        ],
+        "arranged": [
+            (f"contacts/dimer-{name}/{i}", "dimer", make_arranged_dimer(name, i))
+            for i in shuffled.permutation(len(SEPARATIONS["H"]))
+            for name in ARRANGEMENTS
+        ],
+        "pushed": [
+            (f"contacts/pushed/{i}", "pushed", make_pushed(parents, i, stream("pushed", i)))
+            for i in range(N_PUSHED)
+        ],
+    }
+    jobs = []
+    for members in kinds.values():
+        for rank, (source, group, atoms) in enumerate(members):
+            atoms.info = {"group": group, "source": source, **atoms.info}
+            jobs.append(((rank + 0.5) / len(members), Job(source, atoms, group != "pushed")))
+    return [job for _, job in sorted(jobs, key=lambda item: item[0])]
+
+
+def compute(job, profile, fingerprint):
+    """Label one frame.
+
+    Parameters
+    ----------
+    job : Job
+        What to compute.
+    profile : ase.calculators.espresso.EspressoProfile
+        How to run pw.x.
+    fingerprint : str
+        Short checksum of the pseudopotential, for the label.
+
+    Returns
+    -------
+    ase.Atoms
+        A new frame with energy, forces and stress attached.
+
+    Raises
+    ------
+    RuntimeError
+        If the self-consistent cycle has not converged.
+    """
+    atoms = job.atoms.copy()
+    sampling = {"kpts": None} if job.gamma else {"kspacing": KSPACING, "koffset": (0, 0, 0)}
+    with tempfile.TemporaryDirectory(prefix="contacts-") as scratch:
+        atoms.calc = Espresso(
+            profile=profile,
+            directory=scratch,
+            pseudopotentials={"H": PSEUDOPOTENTIAL},
+            input_data=dict(INPUT_DATA),
+            **sampling,
+        )
+        energy = atoms.get_potential_energy()
+        forces = atoms.get_forces()
+        stress = atoms.get_stress()
+        output = (Path(scratch) / "espresso.pwo").read_text()
+        given = (Path(scratch) / "espresso.pwi").read_text()
+    if "convergence has been achieved" not in output:
+        raise RuntimeError("self-consistency not reached")
+    if not all(np.all(np.isfinite(x)) for x in (energy, forces, stress)):
+        raise RuntimeError("a label is not finite")
+    version = re.search(r"Program PWSCF v\.(\S+)", output).group(1)
+    mesh = "gamma"
+    if not job.gamma:
+        numbers = given.split("K_POINTS automatic")[1].split()[:3]
+        mesh = "x".join(numbers)
+    atoms.info["label"] = (
+        f"Quantum ESPRESSO {version}; PBE; ecutwfc {INPUT_DATA['ecutwfc']} Ry; "
+        f"ecutrho {INPUT_DATA['ecutrho']} Ry; gaussian smearing {INPUT_DATA['degauss']} Ry; "
+        f"conv_thr {INPUT_DATA['conv_thr']:.0e}; k-points {mesh}; "
+        f"{PSEUDOPOTENTIAL} sha256:{fingerprint}"
+    )
+    cpu = re.search(r"PWSCF\s+:\s+(.*?)\s*CPU", output).group(1)
+    atoms.info["cpu_seconds"] = parse_time(cpu)
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+    return atoms
+
+
+def parse_time(text):
+    """Turn a time as pw.x prints it into seconds.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``1m 2.50s`` or ``9.41s``.
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    found = re.findall(r"([\d.]+)\s*([dhms])", text)
+    return round(sum(float(number) * units[unit] for number, unit in found), 2)
+
+
+def split_frames(text):
+    """Split an extended XYZ text into complete frames.
+
+    Parameters
+    ----------
+    text : str
+        The content of a file, whose last frame may be cut off.
+
+    Returns
+    -------
+    list of str
+        The text of each complete frame.
+    """
+    lines = text.splitlines(keepends=True)
+    frames, start = [], 0
+    while start < len(lines):
+        end = start + int(lines[start]) + 2
+        if end > len(lines) or not lines[end - 1].endswith("\n"):
+            break
+        frames.append("".join(lines[start:end]))
+        start = end
+    return frames
+
+
+def load_finished(path):
+    """Read what an earlier run has finished, and cut off what it left half-written.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The output file, which need not exist.
+
+    Returns
+    -------
+    dict
+        Text of each frame by its source.
+    """
+    if not path.exists():
+        return {}
+    frames = split_frames(path.read_text())
+    path.write_text("".join(frames))
+    return {re.search(r"\bsource=(\S+)", frame).group(1): frame for frame in frames}
+
+
+def frame_text(atoms):
+    """Write one frame as extended XYZ.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        The labelled frame.
+
+    Returns
+    -------
+    str
+        The text.
+    """
+    stream = io.StringIO()
+    ase.io.write(stream, atoms, format="extxyz")
+    return stream.getvalue()
+
+
+def run(jobs, profile, fingerprint, output, workers):
+    """Label the frames which the output does not hold yet.
+
+    Parameters
+    ----------
+    jobs : list of Job
+        The plan.
+    profile : ase.calculators.espresso.EspressoProfile
+        How to run pw.x.
+    fingerprint : str
+        Short checksum of the pseudopotential.
+    output : pathlib.Path
+        Extended XYZ file to append to.
+    workers : int
+        Number of simultaneous pw.x.
+
+    Returns
+    -------
+    dict
+        Text of each finished frame by its source, those of earlier runs included.
+    """
+    finished = load_finished(output)
+    missing = [job for job in jobs if job.source not in finished]
+    print(f"{len(jobs)} frames planned, {len(jobs) - len(missing)} finished before", flush=True)
+    failed = output.with_suffix(".failed.txt")
+    failed.unlink(missing_ok=True)  # what failed before is tried again
+    with ThreadPoolExecutor(workers) as pool:
+        running = {pool.submit(compute, job, profile, fingerprint): job for job in missing}
+        try:
+            for count, future in enumerate(as_completed(running), start=1):
+                source = running[future].source
+                try:
+                    atoms = future.result()
+                except Exception as error:  # one bad frame must not end the run
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                    with failed.open("a") as stream:
+                        stream.write(f"{source} {reason}\n")
+                    print(f"{count}/{len(missing)} {source} failed: {reason}", flush=True)
+                    continue
+                finished[source] = frame_text(atoms)
+                with output.open("a") as stream:
+                    stream.write(finished[source])
+                seconds = atoms.info["cpu_seconds"]
+                print(f"{count}/{len(missing)} {source} {seconds} s", flush=True)
+        except BaseException:
+            # Interrupted: without this the pool would work off the whole plan before leaving.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return finished
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("h2-pbe-contacts.extxyz"),
+                        help="file to append to; the result is <output>.xz")
+    parser.add_argument("--workers", type=int, default=2, help="simultaneous pw.x (serial each)")
+    parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
+    parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
+    parser.add_argument("--limit", type=int, help="only the first N frames of the plan")
+    arguments = parser.parse_args()
+
+    # Two serial jobs beat one on two threads. Open MPI refuses root, as in a container, unless
+    # told twice.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
+    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+
+    # pw.x runs in a scratch directory, so a relative path would not be found.
+    pseudo_dir = arguments.pseudo_dir.resolve()
+    content = (pseudo_dir / PSEUDOPOTENTIAL).read_bytes()
+    fingerprint = hashlib.sha256(content).hexdigest()[:16]
+    # End as on Ctrl-C, so that the scratch directories of the frames in flight are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    profile = EspressoProfile(command=arguments.command, pseudo_dir=pseudo_dir)
+    jobs = build_jobs(read_parents(PARENTS))[: arguments.limit]
+    finished = run(jobs, profile, fingerprint, arguments.output, arguments.workers)
+
+    kept = [finished[job.source] for job in jobs if job.source in finished]
+    packed = arguments.output.with_name(arguments.output.name + ".xz")
+    packed.write_bytes(lzma.compress("".join(kept).encode(), preset=9))
+    groups = Counter(job.atoms.info["group"] for job in jobs if job.source in finished)
+    print(f"{len(kept)} of {len(jobs)} frames in {packed}: {dict(groups)}")
+
+
+if __name__ == "__main__":
+    main()
