@@ -20,7 +20,7 @@ from ase_hmlp.training.config import read_config
 from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
 from ase_hmlp.training.fit import HierarchicalPotential, LevelSpec
 from ase_hmlp.training.frames import frame_from_atoms, read_frames
-from ase_hmlp.training.train import train_from_config
+from ase_hmlp.training.train import _folds, train_from_config
 from ase_hmlp.training.weights import Weights
 
 TRUTH = toy_potential(stretch_width=0.0)
@@ -368,6 +368,34 @@ def test_unreadable_data_leaves_nothing_behind(tmp_path):
     with pytest.raises(DataError, match="Frame 0"):
         train_from_config(tmp_path / "toy.toml", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_made_from_held_out_ones_are_held_out_too(atoms, tmp_path):
+    """A family that is always trained on leaves out what came from the test family."""
+    copies = [a.copy() for a in atoms]
+    for k, (copy, a) in enumerate(zip(copies, atoms, strict=True)):
+        copy.calc = SinglePointCalculator(copy, **a.calc.results)
+        copy.info["source"] = f"frame/{k}"
+    children = []
+    for k in (1, 5, 2):  # two from family hcp, one from pa3-b
+        child = label(atoms[k].copy(), "pushed")
+        child.info |= {"source": f"child/{k}", "parent": f"frame/{k}"}
+        children.append(child)
+    write(tmp_path / "toy.extxyz", copies + children)
+    text = CONFIG.replace("[bond]", 'always = ["pushed"]\n[bond]', 1)
+    (tmp_path / "toy.toml").write_text(text)
+    config = read_config(tmp_path / "toy.toml")
+    frames = read_frames(tmp_path / "toy.extxyz")
+    folds = {name: (train, test) for name, train, test in _folds(frames, config)}
+    assert set(folds) == {"hcp", "hcp-b", "pa3", "pa3-b"}
+    for name, (train, test) in folds.items():
+        assert {frames[i].group for i in test} == {name}
+        assert not set(train) & set(test)
+        inside = {frames[i].source for i in train if frames[i].group == "pushed"}
+        assert inside == {
+            "hcp": {"child/2"},
+            "pa3-b": {"child/1", "child/5"},
+        }.get(name, {"child/1", "child/2", "child/5"})
 
 
 def test_family_split(atoms, tmp_path):

@@ -62,7 +62,7 @@ class WeightSection(_Section):
     """meV/Å"""
     stress: PositiveFloat = 0.4
     """GPa"""
-    relative: float = Field(0.1, ge=0)
+    relative: float = Field(default=0.1, ge=0)
 
 
 class BondSection(_Section):

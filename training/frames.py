@@ -37,6 +37,9 @@ class Frame:
     group : str
         The family: frames of one group are never split between training and test.
     source : str
+    parent : str
+        Source of the frame this one was made from, if any: it stays on its parent's side of any
+        split.
     """
 
     positions: np.ndarray
@@ -48,6 +51,7 @@ class Frame:
     stress: np.ndarray | None
     group: str
     source: str
+    parent: str = ""
     _geometry: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -106,8 +110,9 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     ----------
     atoms : ase.Atoms
         With a calculator (or `ase.calculators.singlepoint`) that holds energy and forces;
-        ``info["group"]`` names the family, ``info["source"]`` the origin, ``arrays["partner"]``,
-        if present, the bonded partner of each atom.
+        ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
+        source of the frame it was made from, ``arrays["partner"]`` the bonded partner of each
+        atom; all of these may be missing.
     where : str
         How to call the frame in messages.
 
@@ -154,6 +159,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         None if stress is None or not atoms.pbc.all() else np.array(stress, dtype=float),
         str(atoms.info.get("group", atoms.info.get("config_type", "all"))),
         str(atoms.info.get("source", where)),
+        str(atoms.info.get("parent", "")),
     )
 
 

@@ -186,19 +186,24 @@ def _folds(frames, config: TrainingConfig) -> list[tuple[str, np.ndarray, np.nda
             raise ConfigError(f"{key} names families that no frame belongs to: {sorted(missing)}.")
     everything = np.arange(len(frames))
     always = np.isin(groups, config.data.always)
+    sources = np.array([f.source for f in frames])
+    parents = np.array([f.parent for f in frames])
     if config.split.scheme == "families":
         test = np.isin(groups, config.split.test) & ~always
         if not test.any() or test.all():
             raise ConfigError("split.test must name some of the families, not none and not all.")
-        return [("test", everything[~test], everything[test])]
+        related = np.isin(parents, sources[test])
+        return [("test", everything[~test & ~related], everything[test])]
     candidates = everything[~always]
     if len(set(groups[candidates].tolist())) < 2:
         raise ConfigError("leave-one-family-out needs at least two families.")
     folds = []
     for train, test in LeaveOneGroupOut().split(candidates, groups=groups[candidates]):
         name = str(groups[candidates[test[0]]])
-        folds.append((name, np.concatenate([candidates[train], everything[always]]),
-                      candidates[test]))
+        # A frame made from a held-out one would give it away.
+        related = np.isin(parents, sources[candidates[test]])
+        kept = np.concatenate([candidates[train], everything[always]])
+        folds.append((name, kept[~related[kept]], candidates[test]))
     return folds
 
 

@@ -23,6 +23,9 @@
 #define HMLP_CLONES
 #endif
 
+/* One centre's worth of work. Static, because every host compiles its own copy. */
+#define HMLP_KERNEL HMLP_CLONES [[maybe_unused]] static
+
 namespace hmlp {
 
 constexpr int MAX_RADIAL = 64;      /* radial channels of one basis, padded */
@@ -287,7 +290,7 @@ struct Regressor {
   const double* transform;       /* (n_components, n_fingerprints) */
   const double* linear;          /* (n_fingerprints) */
   const double* linear_stretch;  /* (n_fingerprints) */
-  const double* representatives; /* (n_components, n_representatives): transposed */
+  const double* representatives; /* (blocks, n_components, REP_BLOCK), in the order read */
   const double* rep_norm;        /* (n_representatives): |y_s|^2 / 2 */
   const double* rep_bond;        /* (n_representatives): r_s */
   const double* alpha;           /* (n_representatives); the padding is zero */
@@ -304,15 +307,19 @@ inline void compress(const Regressor& m, const double* v, double* y) {
   }
 }
 
+inline const double* representative_block(const Regressor& m, int first) {
+  return m.representatives + static_cast<std::size_t>(first) * m.n_components;
+}
+
 /* exponents of one block of representatives: isolated = -(|y|^2 + |y_s|^2 + stretch^2) / 2,
  * near = -(|y - y_s|^2 + stretch^2) / 2 */
 inline void block_exponents(const Regressor& m, int first, const double* y, double half_norm,
                             double r, double* near, double* isolated) {
   double dot[REP_BLOCK];
   for (int s = 0; s < REP_BLOCK; ++s) dot[s] = 0.0;
+  const double* block = representative_block(m, first);
   for (int q = 0; q < m.n_components; ++q) {
-    const double* row = m.representatives +
-                        static_cast<std::size_t>(q) * m.n_representatives + first;
+    const double* row = block + q * REP_BLOCK;
     const double yq = y[q];
 #pragma omp simd
     for (int s = 0; s < REP_BLOCK; ++s) dot[s] += yq * row[s];
@@ -333,7 +340,7 @@ inline double half_square_norm(const double* y, int n) {
 }
 
 /* Energy of one centre, its gradient g = de/dv (n_fingerprints) and de/dr. */
-HMLP_CLONES [[maybe_unused]] static double regressor_energy(const Regressor& m, const double* v, double r,
+HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double r,
                                            double* g, double* de_dr) {
   double y[MAX_COMPONENTS], de_dy[MAX_COMPONENTS];
   compress(m, v, y);
@@ -355,9 +362,9 @@ HMLP_CLONES [[maybe_unused]] static double regressor_energy(const Regressor& m, 
       energy += difference;
       slope -= difference * (r - m.rep_bond[first + s]) * inv2;
     }
+    const double* block = representative_block(m, first);
     for (int q = 0; q < m.n_components; ++q) {
-      const double* row = m.representatives +
-                          static_cast<std::size_t>(q) * m.n_representatives + first;
+      const double* row = block + q * REP_BLOCK;
       double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
       for (int s = 0; s < REP_BLOCK; ++s) sum += near[s] * row[s];
@@ -384,7 +391,7 @@ HMLP_CLONES [[maybe_unused]] static double regressor_energy(const Regressor& m, 
 
 /* The two parts of the kernel columns of one centre, whose difference the coefficients multiply;
  * y as well. */
-HMLP_CLONES [[maybe_unused]] static void regressor_columns(const Regressor& m, const double* v, double r,
+HMLP_KERNEL void regressor_columns(const Regressor& m, const double* v, double r,
                                           double* y, double* near, double* isolated) {
   compress(m, v, y);
   const double half_norm = half_square_norm(y, m.n_components);
@@ -444,7 +451,7 @@ inline void add_virial(double scale, const double* d, const double* f, double* w
 }
 
 /* Radial fingerprints of an atom: v[k] = sum_j phi_k(r_ij). */
-HMLP_CLONES [[maybe_unused]] static void radial_fingerprints(const RadialTable& t, const Neighbours& nb,
+HMLP_KERNEL void radial_fingerprints(const RadialTable& t, const Neighbours& nb,
                                             double* v) {
   for (int k = 0; k < t.channels; ++k) v[k] = 0.0;
   for (int n = 0; n < nb.n; ++n)
@@ -453,7 +460,7 @@ HMLP_CLONES [[maybe_unused]] static void radial_fingerprints(const RadialTable& 
 
 /* Force on an atom and its half of every pair virial, from the gradients g (atoms, channels) of
  * itself, g + channels * i, and of its neighbours. */
-HMLP_CLONES [[maybe_unused]] static void radial_forces(const RadialTable& t, const Neighbours& nb, const double* g,
+HMLP_KERNEL void radial_forces(const RadialTable& t, const Neighbours& nb, const double* g,
                                       int i, double* force, double* virial) {
   const double* gi = g + static_cast<std::size_t>(i) * t.channels;
   for (int n = 0; n < nb.n; ++n) {
@@ -468,7 +475,7 @@ HMLP_CLONES [[maybe_unused]] static void radial_forces(const RadialTable& t, con
 }
 
 /* Orientation fingerprints of a molecule: w[l * channels + n] = sum_b f_n(R) S_l(ca, cb, c). */
-HMLP_CLONES [[maybe_unused]] static void orientation_fingerprints(const RadialTable& t, const Neighbours& nb,
+HMLP_KERNEL void orientation_fingerprints(const RadialTable& t, const Neighbours& nb,
                                                  const Axis& a, const Axis* axes, double* w) {
   const int channels = t.channels;
   for (int k = 0; k < channels * MAX_ANGULAR; ++k) w[k] = 0.0;
@@ -487,7 +494,7 @@ HMLP_CLONES [[maybe_unused]] static void orientation_fingerprints(const RadialTa
 
 /* Force on the centre of molecule a, the derivative of the energy with respect to its bond
  * vector, and its half of every pair virial; g as in radial_forces, one row per molecule. */
-HMLP_CLONES [[maybe_unused]] static void orientation_forces(const RadialTable& t, const Neighbours& nb, int a,
+HMLP_KERNEL void orientation_forces(const RadialTable& t, const Neighbours& nb, int a,
                                            const Axis* axes, const double* g, double* force,
                                            double* de_dbond, double* virial) {
   const int channels = t.channels, row = channels * MAX_ANGULAR;

@@ -107,8 +107,9 @@ cdef class Machine:
             )
         n = len(representatives)
         padded = (n + REP_BLOCK - 1) // REP_BLOCK * REP_BLOCK
-        columns = np.zeros((max(n_components, 1), padded))
-        columns[:n_components, :n] = np.asarray(representatives).T
+        columns = np.zeros((padded, n_components))
+        columns[:n] = representatives
+        blocks = columns.reshape(padded // REP_BLOCK, REP_BLOCK, n_components).transpose(0, 2, 1)
         norms, bonds, weights = np.zeros((3, padded))
         norms[:n] = 0.5 * (np.asarray(representatives) ** 2).sum(axis=1)
         bonds[:] = r0
@@ -116,7 +117,7 @@ cdef class Machine:
         weights[:n] = alpha
         self.arrays = [
             np.array(a, dtype=float, order="C")
-            for a in (transform, linear, linear_stretch, columns, norms, bonds, weights)
+            for a in (transform, linear, linear_stretch, blocks, norms, bonds, weights)
         ]
         self.n_representatives = n
         pointers = [a.ctypes.data for a in self.arrays]
