@@ -144,9 +144,7 @@ class GeometryTracker:
         shifts = bond_shifts(positions, cell, pbc, molecules)
         a, b = molecules.T
         centres = positions[a] + 0.5 * (positions[b] + shifts @ cell - positions[a])
-        first, index, shift = neighbour_list(
-            positions, cell, pbc, self.pair_cutoff + self.skin
-        )
+        first, index, shift = neighbour_list(positions, cell, pbc, self.pair_cutoff + self.skin)
         partner = np.empty(len(positions), dtype=np.intc)
         own_shift = np.empty((len(positions), 3), dtype=np.intc)
         partner[a], partner[b], own_shift[a], own_shift[b] = b, a, shifts, -shifts

@@ -158,9 +158,7 @@ class BondLevel:
     @cached_property
     def curve(self) -> BondCurve:
         """The kernel's form of this level."""
-        return BondCurve(
-            BOND_FORMS[self.form], self.parameters, self.r0, self.lower, self.upper
-        )
+        return BondCurve(BOND_FORMS[self.form], self.parameters, self.r0, self.lower, self.upper)
 
     def energy(self, r) -> tuple[np.ndarray, np.ndarray]:
         """Energy (eV) and slope (eV/Å) at bond lengths r (Å)."""

@@ -24,8 +24,7 @@ def complete_cell(cell, pbc) -> np.ndarray:
     sizes = np.linalg.norm(kept, axis=1)
     # The volume spanned, relative to a rectangular box of the same edges.
     if len(kept) and (
-        (sizes < 1e-6).any()
-        or np.linalg.svd(kept / sizes[:, None], compute_uv=False)[-1] < 1e-6
+        (sizes < 1e-6).any() or np.linalg.svd(kept / sizes[:, None], compute_uv=False)[-1] < 1e-6
     ):
         raise CellError(
             f"The cell has no volume along its periodic directions {periodic.tolist()}: "

@@ -104,8 +104,10 @@ def test_cell_relaxation_reaches_its_pressure(optimizer):
         fmax=0.003, steps=800
     )
     stress = atoms.get_stress()
-    np.testing.assert_allclose(stress[:3], -pressure, atol=0.1 * units.GPa)
-    np.testing.assert_allclose(stress[3:], 0, atol=0.1 * units.GPa)
+    # The filter's force on the cell is volume x (stress + pressure) / number of atoms.
+    tolerance = 0.003 * len(atoms) / atoms.get_volume()
+    np.testing.assert_allclose(stress[:3], -pressure, atol=tolerance)
+    np.testing.assert_allclose(stress[3:], 0, atol=tolerance)
     assert np.abs(atoms.get_forces()).max() < 0.003
 
 
@@ -132,7 +134,6 @@ def test_mtk_npt_holds_pressure_and_temperature():
     assert 1e3 * np.ptp(conserved[20:]) / len(atoms) < 3.0
     # Fluctuations of 64 atoms are of the order of 5 GPa; the mean must be near the target.
     assert abs(np.mean(pressure[40:]) - 100) < 4.0
-    assert HMLP.implemented_properties  # one calculate() per step: see test_calculator
 
 
 def test_langevin_baoab_thermalises():

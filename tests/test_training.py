@@ -188,9 +188,7 @@ def test_projected_force_has_the_sign_of_a_stretched_bond():
     positions = stretched.positions.reshape(-1, 2, 3)
     middle = positions.mean(axis=1, keepdims=True)
     stretched.positions = (middle + 1.1 * (positions - middle)).reshape(-1, 3)
-    frame = frame_from_atoms(
-        label(stretched, "toy", Potential(0.0, toy_bond())), "Frame 0"
-    )
+    frame = frame_from_atoms(label(stretched, "toy", Potential(0.0, toy_bond())), "Frame 0")
     r, slope, _ = projected_forces([frame], Weights())
     assert (r > 0.8).all() and (slope > 0).all()
 

@@ -37,9 +37,7 @@ def error_lines(rows: list[ErrorRow]) -> list[str]:
     return lines
 
 
-def write_card(
-    model: Model, held_out: dict[str, Predictions], fitted: Predictions, folder
-) -> Path:
+def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictions, folder) -> Path:
     """Write ``NAME.md`` and ``NAME.png`` into the folder of the model file.
 
     Parameters
@@ -161,18 +159,29 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
     stages = [s for s in STAGES if s in held_out]
     last = [error_table(held_out[s])[-1] for s in stages]
     for key, label in (("energy_mae", "energy, meV/atom"), ("force_mae", "force, meV/Å")):
-        axes[1, 0].semilogy([STAGES[s] for s in stages], [getattr(r, key) for r in last], "o-",
-                            label=label)
+        axes[1, 0].semilogy(
+            [STAGES[s] for s in stages], [getattr(r, key) for r in last], "o-", label=label
+        )
     axes[1, 0].tick_params(axis="x", labelrotation=20, labelsize=8)
     axes[1, 0].set(title="error by level", ylabel="mean absolute error")
     axes[1, 0].legend(fontsize=8)
     unseen = {r.group: r for r in error_table(p)}
     seen = {r.group: r for r in error_table(fitted)}
     x = np.arange(len(groups))
-    axes[1, 1].bar(x - 0.2, [seen[g].force_mae if g in seen else 0.0 for g in groups], 0.4,
-                   label="fitted", color="0.7")
-    axes[1, 1].bar(x + 0.2, [unseen[g].force_mae for g in groups], 0.4, label="unseen",
-                   color=[colours[g] for g in groups])
+    axes[1, 1].bar(
+        x - 0.2,
+        [seen[g].force_mae if g in seen else 0.0 for g in groups],
+        0.4,
+        label="fitted",
+        color="0.7",
+    )
+    axes[1, 1].bar(
+        x + 0.2,
+        [unseen[g].force_mae for g in groups],
+        0.4,
+        label="unseen",
+        color=[colours[g] for g in groups],
+    )
     axes[1, 1].set_xticks(x, groups, rotation=20, fontsize=8)
     axes[1, 1].set(title="force error by family", ylabel="meV/Å")
     axes[1, 1].legend(fontsize=8)
@@ -182,7 +191,10 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
         axes[1, 2].loglog(n, [c["force_mae"] for c in curve], "o-", label="force, meV/Å")
         axes[1, 2].loglog(n, [c["energy_mae"] for c in curve], "s-", label="energy, meV/atom")
         axes[1, 2].legend(fontsize=8)
-    axes[1, 2].set(title="learning curve, one held-out split", xlabel="training frames")
+    axes[1, 2].set(
+        title="learning curve, one held-out split",
+        xlabel="training frames, all but the families never held out",
+    )
     figure.suptitle(f"{model.name}: {model.training['frames']} training frames")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -50,9 +50,7 @@ class Predictions:
             np.concatenate([p.pressure for p in parts], axis=1),
             np.concatenate([p.stress for p in parts], axis=1),
             np.concatenate([p.forces for p in parts], axis=1),
-            np.concatenate(
-                [p.frame_of_force + k for p, k in zip(parts, offsets, strict=True)]
-            ),
+            np.concatenate([p.frame_of_force + k for p, k in zip(parts, offsets, strict=True)]),
         )
 
 

@@ -225,9 +225,7 @@ class HierarchicalPotential(BaseEstimator):
         v, r = np.concatenate(parts), np.concatenate(lengths)
         names = level.names(basis)
         free = is_real_channel(names) & ~np.array([n.startswith("born_mayer") for n in names])
-        transform = compression(
-            v * free, spec.whitening, spec.tolerance, spec.length_scale
-        )
+        transform = compression(v * free, spec.whitening, spec.tolerance, spec.length_scale)
         regressor = choose_representatives(
             v,
             r,
@@ -307,9 +305,7 @@ class HierarchicalPotential(BaseEstimator):
     def _fill(self, potential, designs, edges, coefficients) -> Potential:
         """The potential with the coefficients known so far."""
         changes = {"e0": float(coefficients[0])}
-        for name, design, first, last in zip(
-            LEVELS, designs, edges[:-1], edges[1:], strict=False
-        ):
+        for name, design, first, last in zip(LEVELS, designs, edges[:-1], edges[1:], strict=False):
             if last <= len(coefficients):
                 changes[name] = design.with_coefficients(coefficients[first:last])
         return replace(potential, **changes)

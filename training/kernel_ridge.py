@@ -290,7 +290,5 @@ class SparseKernelRidge(RegressorMixin, BaseEstimator):
         v = validate_data(self, X, reset=False, dtype=float) - self.mean_
         _, near, isolated = self.regressor_.columns(v, np.zeros(len(v)))
         return (
-            self.intercept_
-            + v @ self.regressor_.linear
-            + (near - isolated) @ self.regressor_.alpha
+            self.intercept_ + v @ self.regressor_.linear + (near - isolated) @ self.regressor_.alpha
         )

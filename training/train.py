@@ -121,14 +121,10 @@ def train_from_config(
         "date": strftime("%Y-%m-%d"),
         "description": config.description,
         "config": path.read_text(),
-        "files": [
-            {"name": f.name, "sha256": file_digest(f)} for f in files
-        ],
+        "files": [{"name": f.name, "sha256": file_digest(f)} for f in files],
         "frames": len(used),
         "rejected": rejected,
-        "groups": {
-            g: sum(f.group == g for f in used) for g in sorted({f.group for f in used})
-        },
+        "groups": {g: sum(f.group == g for f in used) for g in sorted({f.group for f in used})},
         "frame_digests": np.array(sorted(f.digest for f in used), dtype=np.int64),
         "fit": _plain(estimator.report_),
         "seconds": round(seconds, 1),
@@ -213,22 +209,30 @@ def _predict_fold(config, train, test, progress) -> dict[str, Predictions]:
 
 
 def _learning_curve(config, frames, fold, cache: Path, progress) -> list[dict]:
-    """Errors on one held-out split with halved and halved-again training sets."""
+    """Errors on one held-out split with halved and halved-again training sets.
+
+    The families that are never held out stay whole.
+    """
     _, train, test = fold
-    shuffled = np.random.default_rng(config.fit.random_state).permutation(train)
+    always = np.array([frames[i].group in config.data.always for i in train])
+    shuffled = np.random.default_rng(config.fit.random_state).permutation(train[~always])
     curve = []
     for k in range(config.fit.learning_curve - 1, -1, -1):
-        n = len(train) // 2**k
+        n = len(shuffled) // 2**k
         if n < 20:
             continue
 
         def run(n=n):
-            chosen = [frames[i] for i in shuffled[:n]]
+            chosen = [frames[i] for i in (*shuffled[:n], *train[always])]
             estimator = clone(config.estimator()).set_params(variance=False)
             estimator.fit(chosen, progress=progress)
             row = error_table(predict(estimator.potential_, [frames[i] for i in test]))[-1]
-            return {"frames": n, "energy_mae": row.energy_mae, "force_mae": row.force_mae,
-                    "pressure_mae": row.pressure_mae}
+            return {
+                "frames": n,
+                "energy_mae": row.energy_mae,
+                "force_mae": row.force_mae,
+                "pressure_mae": row.pressure_mae,
+            }
 
         curve.append(_cached(cache.with_name(f"{cache.name}-curve-{n}.joblib"), run))
     return curve
@@ -258,5 +262,3 @@ def _cached(path: Path, compute):
 def _plain(value):
     """NumPy scalars to Python's."""
     return json.loads(json.dumps(value, default=float))
-
-

@@ -23,6 +23,13 @@
 #define HMLP_CLONES
 #endif
 
+/* Inner functions have to be inlined into each version of the outer ones to profit from it. */
+#if defined(__GNUC__)
+#define HMLP_INLINE inline __attribute__((always_inline))
+#else
+#define HMLP_INLINE inline
+#endif
+
 /* One centre's worth of work. Static, because every host compiles its own copy. */
 #define HMLP_KERNEL HMLP_CLONES [[maybe_unused]] static
 
@@ -101,9 +108,11 @@ inline Value radial_function(int kind, double a, double b, double r, double rc, 
   return {g.f * c.f, g.df * rho.df * c.f + g.f * c.df};
 }
 
-/* exp(x) for x <= 0 in a form compilers vectorise; relative error below 1e-14, zero below -700. */
-inline double vector_exp(double x) {
+/* exp(x) for x <= 0 in a form compilers vectorise; relative error below 1e-14, zero below -700,
+ * where products with it would become denormal numbers, which are slow. */
+HMLP_INLINE double vector_exp(double x) {
   const double shift = 6755399441055744.0; /* 1.5 * 2^52: adding it rounds to an integer */
+  const double nothing = x < -700.0 ? 0.0 : 1.0;
   x = x < -700.0 ? -700.0 : x;
   const double scaled = x * 1.4426950408889634074 + shift;
   const double n = scaled - shift;
@@ -126,7 +135,7 @@ inline double vector_exp(double x) {
   bits = (bits + 1023) << 52; /* the low bits of `scaled` hold n */
   double power;
   std::memcpy(&power, &bits, sizeof power);
-  return p * power;
+  return p * power * nothing;
 }
 
 /* ---------------------------------------------------------------- radial tables ------- */
@@ -146,7 +155,7 @@ struct Hermite {
   double v0, m0, v1, m1; /* weights of value and slope at the left and right node */
 };
 
-inline const double* table_interval(const RadialTable& t, double r, double* x) {
+HMLP_INLINE const double* table_interval(const RadialTable& t, double r, double* x) {
   const double scaled = r / t.spacing;
   int n = static_cast<int>(scaled);
   if (n > t.n_nodes - 2) n = t.n_nodes - 2;
@@ -154,7 +163,7 @@ inline const double* table_interval(const RadialTable& t, double r, double* x) {
   return t.nodes + static_cast<std::size_t>(n) * 2 * t.channels;
 }
 
-inline Hermite table_value(const RadialTable& t, double r) {
+HMLP_INLINE Hermite table_value(const RadialTable& t, double r) {
   double x;
   const double* left = table_interval(t, r, &x);
   const double x2 = x * x, x3 = x2 * x;
@@ -162,7 +171,7 @@ inline Hermite table_value(const RadialTable& t, double r) {
           x3 - x2};
 }
 
-inline Hermite table_slope(const RadialTable& t, double r) {
+HMLP_INLINE Hermite table_slope(const RadialTable& t, double r) {
   double x;
   const double* left = table_interval(t, r, &x);
   const double inv = 1.0 / t.spacing, x2 = x * x;
@@ -172,7 +181,7 @@ inline Hermite table_slope(const RadialTable& t, double r) {
 
 /* out[k] (+)= channel k */
 template <bool ACCUMULATE>
-inline void table_channels(const Hermite& h, int channels, double* out) {
+HMLP_INLINE void table_channels(const Hermite& h, int channels, double* out) {
   const double *a = h.left, *b = h.right;
 #pragma omp simd
   for (int k = 0; k < channels; ++k) {
@@ -182,7 +191,7 @@ inline void table_channels(const Hermite& h, int channels, double* out) {
 }
 
 /* sum_k (g[k] + q[k]) channel k */
-inline double table_contract(const Hermite& h, int channels, const double* g, const double* q) {
+HMLP_INLINE double table_contract(const Hermite& h, int channels, const double* g, const double* q) {
   const double *a = h.left, *b = h.right;
   double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
@@ -201,7 +210,7 @@ enum Angular { S000, S202, S022, S220, S222, S224, S404, S044 };
 /* Which invariant each becomes when the two molecules change places. */
 constexpr int ANGULAR_SWAP[MAX_ANGULAR] = {S000, S022, S202, S220, S222, S224, S044, S404};
 
-inline void angular_values(double ca, double cb, double c, double* s) {
+HMLP_INLINE void angular_values(double ca, double cb, double c, double* s) {
   const double a2 = ca * ca, b2 = cb * cb, abc = ca * cb * c;
   s[S000] = 1.0;
   s[S202] = 1.5 * a2 - 0.5;
@@ -214,7 +223,7 @@ inline void angular_values(double ca, double cb, double c, double* s) {
   s[S044] = (35.0 * b2 * b2 - 30.0 * b2 + 3.0) / 8.0;
 }
 
-inline void angular_slopes(double ca, double cb, double c, double* s_ca, double* s_cb,
+HMLP_INLINE void angular_slopes(double ca, double cb, double c, double* s_ca, double* s_cb,
                            double* s_c) {
   s_ca[S000] = s_cb[S000] = s_c[S000] = 0.0;
   s_ca[S202] = 3.0 * ca, s_cb[S202] = s_c[S202] = 0.0;
@@ -245,7 +254,7 @@ struct Separation {
   double r, unit[3], ca, cb, c;
 };
 
-inline Separation separation(const double* d, const Axis& a, const Axis& b) {
+HMLP_INLINE Separation separation(const double* d, const Axis& a, const Axis& b) {
   Separation s;
   s.r = std::sqrt(dot3(d, d));
   /* Centres that coincide have no direction; any will do, the kernel's slopes are finite. */
@@ -259,7 +268,7 @@ inline Separation separation(const double* d, const Axis& a, const Axis& b) {
 
 /* Derivative of a function e(R, ca, cb, c), given by its four slopes, with respect to the
  * separation vector and to the two bond vectors. */
-inline void chain_to_vectors(const Separation& s, const Axis& a, const Axis& b, double e_r,
+HMLP_INLINE void chain_to_vectors(const Separation& s, const Axis& a, const Axis& b, double e_r,
                              double e_ca, double e_cb, double e_c, double* de_dd, double* de_dba,
                              double* de_dbb) {
   const double inv = 1.0 / (s.r > 1e-12 ? s.r : 1e-12);
@@ -297,7 +306,7 @@ struct Regressor {
   double r0, stretch_width;
 };
 
-inline void compress(const Regressor& m, const double* v, double* y) {
+HMLP_INLINE void compress(const Regressor& m, const double* v, double* y) {
   for (int q = 0; q < m.n_components; ++q) {
     const double* row = m.transform + static_cast<std::size_t>(q) * m.n_fingerprints;
     double sum = 0.0;
@@ -313,7 +322,7 @@ inline const double* representative_block(const Regressor& m, int first) {
 
 /* exponents of one block of representatives: isolated = -(|y|^2 + |y_s|^2 + stretch^2) / 2,
  * near = -(|y - y_s|^2 + stretch^2) / 2 */
-inline void block_exponents(const Regressor& m, int first, const double* y, double half_norm,
+HMLP_INLINE void block_exponents(const Regressor& m, int first, const double* y, double half_norm,
                             double r, double* near, double* isolated) {
   double dot[REP_BLOCK];
   for (int s = 0; s < REP_BLOCK; ++s) dot[s] = 0.0;
@@ -343,11 +352,12 @@ inline double half_square_norm(const double* y, int n) {
 HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double r,
                                            double* g, double* de_dr) {
   double y[MAX_COMPONENTS], de_dy[MAX_COMPONENTS];
+  double partial[MAX_COMPONENTS * REP_BLOCK]; /* de_dy, not yet summed over a block's lanes */
   compress(m, v, y);
   const double half_norm = half_square_norm(y, m.n_components);
   const bool stretch = m.stretch_width > 0.0;
   const double inv2 = stretch ? 1.0 / (m.stretch_width * m.stretch_width) : 0.0;
-  for (int q = 0; q < m.n_components; ++q) de_dy[q] = 0.0;
+  for (int k = 0; k < m.n_components * REP_BLOCK; ++k) partial[k] = 0.0;
   double energy = 0.0, weight = 0.0, slope = 0.0;
   for (int first = 0; first < m.n_representatives; first += REP_BLOCK) {
     double near[REP_BLOCK], isolated[REP_BLOCK];
@@ -365,13 +375,15 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
     const double* block = representative_block(m, first);
     for (int q = 0; q < m.n_components; ++q) {
       const double* row = block + q * REP_BLOCK;
-      double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-      for (int s = 0; s < REP_BLOCK; ++s) sum += near[s] * row[s];
-      de_dy[q] += sum;
+      double* sum = partial + q * REP_BLOCK;
+#pragma omp simd
+      for (int s = 0; s < REP_BLOCK; ++s) sum[s] += near[s] * row[s];
     }
   }
-  for (int q = 0; q < m.n_components; ++q) de_dy[q] -= weight * y[q];
+  for (int q = 0; q < m.n_components; ++q) {
+    de_dy[q] = -weight * y[q];
+    for (int s = 0; s < REP_BLOCK; ++s) de_dy[q] += partial[q * REP_BLOCK + s];
+  }
   const double dr = r - m.r0;
 #pragma omp simd reduction(+ : energy, slope)
   for (int k = 0; k < m.n_fingerprints; ++k) {
@@ -500,21 +512,29 @@ HMLP_KERNEL void orientation_forces(const RadialTable& t, const Neighbours& nb, 
   const int channels = t.channels, row = channels * MAX_ANGULAR;
   const double* ga = g + static_cast<std::size_t>(a) * row;
   double s[MAX_ANGULAR], s_ca[MAX_ANGULAR], s_cb[MAX_ANGULAR], s_c[MAX_ANGULAR];
+  double f[MAX_RADIAL], df[MAX_RADIAL];
   for (int n = 0; n < nb.n; ++n) {
     const Axis &ua = axes[a], &ub = axes[nb.j[n]];
     const double *d = nb.d + 3 * n, *gb = g + static_cast<std::size_t>(nb.j[n]) * row;
     const Separation p = separation(d, ua, ub);
-    const Hermite value = table_value(t, nb.r[n]), slope = table_slope(t, nb.r[n]);
+    table_channels<false>(table_value(t, nb.r[n]), channels, f);
+    table_channels<false>(table_slope(t, nb.r[n]), channels, df);
     angular_values(p.ca, p.cb, p.c, s);
     angular_slopes(p.ca, p.cb, p.c, s_ca, s_cb, s_c);
     double e_r = 0.0, e_ca = 0.0, e_cb = 0.0, e_c = 0.0;
     for (int l = 0; l < MAX_ANGULAR; ++l) {
       const double *ga_l = ga + l * channels, *gb_l = gb + ANGULAR_SWAP[l] * channels;
-      const double f = table_contract(value, channels, ga_l, gb_l);
-      e_r += s[l] * table_contract(slope, channels, ga_l, gb_l);
-      e_ca += s_ca[l] * f;
-      e_cb += s_cb[l] * f;
-      e_c += s_c[l] * f;
+      double value = 0.0, slope = 0.0;
+#pragma omp simd reduction(+ : value, slope)
+      for (int k = 0; k < channels; ++k) {
+        const double gradient = ga_l[k] + gb_l[k];
+        value += gradient * f[k];
+        slope += gradient * df[k];
+      }
+      e_r += s[l] * slope;
+      e_ca += s_ca[l] * value;
+      e_cb += s_cb[l] * value;
+      e_c += s_c[l] * value;
     }
     double de_dd[3], de_dba[3], de_dbb[3];
     chain_to_vectors(p, ua, ub, e_r, e_ca, e_cb, e_c, de_dd, de_dba, de_dbb);

@@ -213,8 +213,9 @@ def make_pair(first, second, separation, length=None):
     length = length or separation + PADDING
     cell = np.array([TRANSVERSE, TRANSVERSE, length])
     shift = np.array([0.0, 0.0, separation / 2])
-    atoms = Atoms("H4", positions=cell / 2 + np.vstack([first - shift, second + shift]),
-                  cell=cell, pbc=True)
+    atoms = Atoms(
+        "H4", positions=cell / 2 + np.vstack([first - shift, second + shift]), cell=cell, pbc=True
+    )
     atoms.set_array("partner", np.array([1, 0, 3, 2]))
     return atoms
 
@@ -250,9 +251,7 @@ def make_random_dimer(index, rng):
         bonds = np.clip(rng.normal(MEAN_BOND, 0.03, size=2), 0.62, 0.95)
         if max(bonds) < contact:
             break
-    first, second = (
-        np.outer([-0.5, 0.5], bond * random_direction(rng)) for bond in bonds
-    )
+    first, second = (np.outer([-0.5, 0.5], bond * random_direction(rng)) for bond in bonds)
     return make_pair(first, second, outermost_separation(first, second, contact))
 
 
@@ -654,8 +653,12 @@ def run(jobs, profile, fingerprint, output, workers):
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("h2-pbe-contacts.extxyz"),
-                        help="file to append to; the result is <output>.xz")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("h2-pbe-contacts.extxyz"),
+        help="file to append to; the result is <output>.xz",
+    )
     parser.add_argument("--workers", type=int, default=2, help="simultaneous pw.x (serial each)")
     parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
     parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
