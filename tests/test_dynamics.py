@@ -8,7 +8,7 @@ from ase import units
 from ase.filters import FrechetCellFilter
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.nose_hoover_chain import MTKNPT
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
 from ase.phonons import Phonons
@@ -34,7 +34,7 @@ def settled(atoms, seed, temperature):
     atoms.calc = CALCULATOR
     FIRE(atoms, logfile=None).run(fmax=0.5, steps=60)
     rng = np.random.default_rng(seed)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
+    thermalize_momenta(atoms, temperature_K=2 * temperature, rng=rng)
     Stationary(atoms)
     return atoms
 
@@ -113,7 +113,7 @@ def test_cell_relaxation_reaches_its_pressure(optimizer):
 
 def test_mtk_npt_holds_pressure_and_temperature():
     atoms = phase_two((2, 2, 2))
-    MaxwellBoltzmannDistribution(atoms, temperature_K=150, rng=np.random.default_rng(0))
+    thermalize_momenta(atoms, temperature_K=150, rng=np.random.default_rng(0))
     Stationary(atoms)
     dynamics = MTKNPT(
         atoms,
@@ -138,7 +138,7 @@ def test_mtk_npt_holds_pressure_and_temperature():
 
 def test_langevin_baoab_thermalises():
     atoms = phase_two((2, 2, 2))
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(1))
+    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(1))
     dynamics = LangevinBAOAB(
         atoms, 0.5 * units.fs, temperature_K=300, T_tau=20 * units.fs, rng=np.random.default_rng(2)
     )
@@ -157,10 +157,10 @@ def test_phonons_of_a_relaxed_crystal(tmp_path):
     phonons = Phonons(atoms, CALCULATOR, supercell=(2, 2, 2), delta=0.01, name=tmp_path / "ph")
     phonons.run()
     phonons.read(acoustic=True)
-    wavenumbers = phonons.band_structure([[0, 0, 0], [0.1, 0.0, 0.0]]) / units.invcm
-    gamma = np.sort(wavenumbers[0].real)
+    gamma = np.sort(phonons.band_structure([[0, 0, 0]], verbose=False)[0].real) / units.invcm
     assert np.abs(gamma[:3]).max() < 15  # acoustic modes: the sum rule to finite differences
     # Four stretching modes near the vibron, all others far below.
     assert (gamma[-4:] > 3500).all() and (gamma[-4:] < 5200).all()
     assert gamma[-5] < 3000
-    assert np.sort(wavenumbers[1].real)[0] > 0
+    # A minimum with respect to everything that keeps the cell (imaginary ones are negative).
+    assert gamma[3] > 100

@@ -11,7 +11,9 @@ from ase_hmlp.model_io import Model, model_hash
 from ase_hmlp.training.evaluate import ALL, ErrorRow, Predictions, error_table
 
 matplotlib.use("Agg")
+# The backend must be chosen first.
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 STAGES = {
     "bond": "bond",
@@ -154,6 +156,7 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
             axis.plot(x[mine], y[mine], ".", ms=2, color=colours[g], label=g, rasterized=True)
         ends = [np.nanmin(x), np.nanmax(x)]
         axis.plot(ends, ends, "k-", lw=0.7)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set(xlabel=f"DFT {name} ({unit})", ylabel=f"unseen {name} ({unit})")
     axes[0, 0].legend(markerscale=5, fontsize=8)
     stages = [s for s in STAGES if s in held_out]
@@ -190,11 +193,18 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
         n = [c["frames"] for c in curve]
         axes[1, 2].loglog(n, [c["force_mae"] for c in curve], "o-", label="force, meV/Å")
         axes[1, 2].loglog(n, [c["energy_mae"] for c in curve], "s-", label="energy, meV/atom")
+        axes[1, 2].minorticks_off()
+        axes[1, 2].set_xticks(n)
+        axes[1, 2].set_yticks([2, 5, 10, 20, 50, 100])
+        axes[1, 2].xaxis.set_major_formatter(ScalarFormatter())
+        axes[1, 2].yaxis.set_major_formatter(ScalarFormatter())
         axes[1, 2].legend(fontsize=8)
     axes[1, 2].set(
         title="learning curve, one held-out split",
         xlabel="training frames, all but the families never held out",
     )
+    axes[1, 0].set_yticks([5, 10, 20, 50, 100, 200])
+    axes[1, 0].yaxis.set_major_formatter(ScalarFormatter())
     figure.suptitle(f"{model.name}: {model.training['frames']} training frames")
     figure.savefig(path, dpi=110)
     plt.close(figure)
