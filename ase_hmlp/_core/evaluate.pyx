@@ -8,10 +8,7 @@ import numpy as np
 
 from cython.parallel cimport parallel, prange
 
-from libc.math cimport sqrt
-from libc.stdlib cimport free, malloc
-
-from ase_hmlp._core.geometry cimport gather
+from ase_hmlp._core.geometry cimport List, Scratch, allocate, gather, release, view_list
 from ase_hmlp._core.kernel cimport (
     MAX_ANGULAR,
     Axis,
@@ -28,31 +25,10 @@ from ase_hmlp._core.kernel cimport (
 from ase_hmlp._core.levels cimport BondCurve, Machine, Table
 
 
-cdef struct Scratch:
-    double* d
-    double* r
-    int* j
-
-
-cdef Scratch allocate(int longest) noexcept nogil:
-    cdef Scratch s
-    s.d = <double*> malloc((3 * longest + 1) * sizeof(double))
-    s.r = <double*> malloc((longest + 1) * sizeof(double))
-    s.j = <int*> malloc((longest + 1) * sizeof(int))
-    return s
-
-
-cdef void release(Scratch s) noexcept nogil:
-    free(s.d)
-    free(s.r)
-    free(s.j)
-
-
-cdef Neighbours neighbours_of(const double* points, const int* first, const int* index,
-                              const int* shift_id, const double* shifts, int i, double cutoff,
+cdef Neighbours neighbours_of(const double* points, List* pairs, int i, double cutoff,
                               Scratch s) noexcept nogil:
     cdef Neighbours nb
-    nb.n = gather(points, first, index, shift_id, shifts, i, cutoff, s.d, s.r, s.j)
+    nb.n = gather(points, pairs, i, cutoff, s)
     nb.d = s.d
     nb.r = s.r
     nb.j = s.j
@@ -82,21 +58,17 @@ def pair_fingerprints(Table table, const double[:, ::1] positions, first, index,
                       const double[:, ::1] shifts, int n_threads):
     """Radial fingerprints of every atom (n, channels) and its shortest contact (n), in Å."""
     cdef int n = <int> positions.shape[0], i, k
-    cdef int longest = max_length(first)
     fingerprint_array = np.zeros((n, table.c.channels))
     contact_array = np.full(n, np.inf)
     cdef double[:, ::1] v = fingerprint_array
     cdef double[::1] contact = contact_array
-    cdef const int[::1] f = first, j = index, s = shift_id
-    cdef const int* jp = &j[0] if j.shape[0] else NULL
-    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef List pairs = view_list(first, index, shift_id, shifts)
     cdef Neighbours nb
     cdef Scratch scratch
     with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(longest)
+        scratch = allocate(pairs.longest)
         for i in prange(n, schedule="static"):
-            nb = neighbours_of(&positions[0, 0], &f[0], jp, sp, &shifts[0, 0], i,
-                               table.c.cutoff, scratch)
+            nb = neighbours_of(&positions[0, 0], &pairs, i, table.c.cutoff, scratch)
             radial_fingerprints(table.c, nb, &v[i, 0])
             for k in range(nb.n):
                 if nb.r[k] < contact[i]:
@@ -127,17 +99,13 @@ def pair_forces(Table table, const double[:, ::1] positions, first, index, shift
                 double[:, ::1] forces, double[:, ::1] virials):
     """Add the pair level's forces (n, 3) and per-atom virials (n, 6)."""
     cdef int n = <int> positions.shape[0], i
-    cdef int longest = max_length(first)
-    cdef const int[::1] f = first, j = index, s = shift_id
-    cdef const int* jp = &j[0] if j.shape[0] else NULL
-    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef List pairs = view_list(first, index, shift_id, shifts)
     cdef Neighbours nb
     cdef Scratch scratch
     with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(longest)
+        scratch = allocate(pairs.longest)
         for i in prange(n, schedule="static"):
-            nb = neighbours_of(&positions[0, 0], &f[0], jp, sp, &shifts[0, 0], i,
-                               table.c.cutoff, scratch)
+            nb = neighbours_of(&positions[0, 0], &pairs, i, table.c.cutoff, scratch)
             radial_forces(table.c, nb, &gradient[0, 0], i, &forces[i, 0], &virials[i, 0])
         release(scratch)
 
@@ -146,20 +114,16 @@ def molecule_fingerprints(Table table, const double[:, ::1] centres, const doubl
                           first, index, shift_id, const double[:, ::1] shifts, int n_threads):
     """Orientation fingerprints of every molecule (m, 8 channels)."""
     cdef int n = <int> centres.shape[0], i
-    cdef int longest = max_length(first)
     fingerprint_array = np.zeros((n, MAX_ANGULAR * table.c.channels))
     cdef double[:, ::1] w = fingerprint_array
-    cdef const int[::1] f = first, j = index, s = shift_id
-    cdef const int* jp = &j[0] if j.shape[0] else NULL
-    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef List pairs = view_list(first, index, shift_id, shifts)
     cdef const Axis* axis = <const Axis*> &axes[0, 0]
     cdef Neighbours nb
     cdef Scratch scratch
     with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(longest)
+        scratch = allocate(pairs.longest)
         for i in prange(n, schedule="static"):
-            nb = neighbours_of(&centres[0, 0], &f[0], jp, sp, &shifts[0, 0], i, table.c.cutoff,
-                               scratch)
+            nb = neighbours_of(&centres[0, 0], &pairs, i, table.c.cutoff, scratch)
             orientation_fingerprints(table.c, nb, axis[i], axis, &w[i, 0])
         release(scratch)
     return fingerprint_array
@@ -170,21 +134,17 @@ def molecule_forces(Table table, const double[:, ::1] centres, const double[:, :
                     const double[:, ::1] gradient, int n_threads):
     """Forces on centres (m, 3), de/d(bond vector) (m, 3) and virials without the bond's (m, 6)."""
     cdef int n = <int> centres.shape[0], i
-    cdef int longest = max_length(first)
     force_array, bond_array = np.zeros((n, 3)), np.zeros((n, 3))
     virial_array = np.zeros((n, 6))
     cdef double[:, ::1] force = force_array, bond = bond_array, virial = virial_array
-    cdef const int[::1] f = first, j = index, s = shift_id
-    cdef const int* jp = &j[0] if j.shape[0] else NULL
-    cdef const int* sp = &s[0] if s.shape[0] else NULL
+    cdef List pairs = view_list(first, index, shift_id, shifts)
     cdef const Axis* axis = <const Axis*> &axes[0, 0]
     cdef Neighbours nb
     cdef Scratch scratch
     with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(longest)
+        scratch = allocate(pairs.longest)
         for i in prange(n, schedule="static"):
-            nb = neighbours_of(&centres[0, 0], &f[0], jp, sp, &shifts[0, 0], i, table.c.cutoff,
-                               scratch)
+            nb = neighbours_of(&centres[0, 0], &pairs, i, table.c.cutoff, scratch)
             orientation_forces(table.c, nb, i, axis, &gradient[0, 0], &force[i, 0], &bond[i, 0],
                                &virial[i, 0])
         release(scratch)
@@ -211,7 +171,3 @@ def molecules_to_atoms(const int[:, ::1] molecules, const double[:, ::1] bonds,
         for x in range(6):
             virials[a, x] += 0.5 * w[x]
             virials[b, x] += 0.5 * w[x]
-
-
-cdef int max_length(first) except -1:
-    return int(np.diff(first).max(initial=0))

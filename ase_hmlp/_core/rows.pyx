@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from libc.stdlib cimport free, malloc
-
-from ase_hmlp._core.geometry cimport gather
+from ase_hmlp._core.geometry cimport List, Scratch, allocate, gather, release, view_list
 from ase_hmlp._core.kernel cimport (
     MAX_ANGULAR,
     MAX_RADIAL,
@@ -45,22 +43,20 @@ def radial_jacobian(Table table, const double[:, ::1] positions, const int[::1] 
                     const int[::1] index, const int[::1] shift_id,
                     const double[:, ::1] shifts):
     """d(radial fingerprint)/d(positions and strain): array (n, channels, 3 n + 6)."""
-    cdef int n = <int> positions.shape[0], i, k, x, c, channels = table.c.channels
-    cdef int longest = int(np.diff(first).max(initial=0)), found
+    cdef int n = <int> positions.shape[0], i, k, x, c, channels = table.c.channels, found
     jacobian_array = np.zeros((n, channels, 3 * n + 6))
     cdef double[:, :, ::1] jac = jacobian_array
     cdef double slope[64]
     cdef double w[6]
     cdef double unit[3]
-    cdef double* d = <double*> malloc((3 * longest + 1) * sizeof(double))
-    cdef double* r = <double*> malloc((longest + 1) * sizeof(double))
-    cdef int* j = <int*> malloc((longest + 1) * sizeof(int))
-    cdef const int* jp = &index[0] if index.shape[0] else NULL
-    cdef const int* sp = &shift_id[0] if shift_id.shape[0] else NULL
+    cdef List pairs = view_list(first, index, shift_id, shifts)
+    cdef Scratch found_at = allocate(pairs.longest)
+    cdef double* d = found_at.d
+    cdef double* r = found_at.r
+    cdef int* j = found_at.j
     with nogil:
         for i in range(n):
-            found = gather(&positions[0, 0], &first[0], jp, sp, &shifts[0, 0], i,
-                           table.c.cutoff, d, r, j)
+            found = gather(&positions[0, 0], &pairs, i, table.c.cutoff, found_at)
             for k in range(found):
                 store_channels(table_slope(table.c, r[k]), channels, slope)
                 for x in range(6):
@@ -74,9 +70,7 @@ def radial_jacobian(Table table, const double[:, ::1] positions, const int[::1] 
                         jac[i, c, 3 * i + x] -= slope[c] * unit[x]
                     for x in range(6):
                         jac[i, c, 3 * n + x] += slope[c] * w[x]
-    free(d)
-    free(r)
-    free(j)
+    release(found_at)
     return jacobian_array
 
 
@@ -86,7 +80,7 @@ def orientation_jacobian(Table table, const double[:, ::1] centres, const double
                          const double[:, ::1] shifts):
     """d(orientation fingerprint)/d(positions and strain): array (m, 8 channels, 3 n + 6)."""
     cdef int m = <int> centres.shape[0], i, k, x, c, l, b, channels = table.c.channels, column
-    cdef int n = 2 * m, longest = int(np.diff(first).max(initial=0)), found
+    cdef int n = 2 * m, found
     jacobian_array = np.zeros((m, MAX_ANGULAR * channels, 3 * n + 6))
     cdef double[:, :, ::1] jac = jacobian_array
     cdef double value[64]
@@ -103,15 +97,14 @@ def orientation_jacobian(Table table, const double[:, ::1] centres, const double
     cdef double w[6]
     cdef const Axis* axis = <const Axis*> &axes[0, 0]
     cdef Separation p
-    cdef double* d = <double*> malloc((3 * longest + 1) * sizeof(double))
-    cdef double* r = <double*> malloc((longest + 1) * sizeof(double))
-    cdef int* j = <int*> malloc((longest + 1) * sizeof(int))
-    cdef const int* jp = &index[0] if index.shape[0] else NULL
-    cdef const int* sp = &shift_id[0] if shift_id.shape[0] else NULL
+    cdef List pairs = view_list(first, index, shift_id, shifts)
+    cdef Scratch found_at = allocate(pairs.longest)
+    cdef double* d = found_at.d
+    cdef double* r = found_at.r
+    cdef int* j = found_at.j
     with nogil:
         for i in range(m):
-            found = gather(&centres[0, 0], &first[0], jp, sp, &shifts[0, 0], i, table.c.cutoff,
-                           d, r, j)
+            found = gather(&centres[0, 0], &pairs, i, table.c.cutoff, found_at)
             for k in range(found):
                 b = j[k]
                 p = separation(d + 3 * k, axis[i], axis[b])
@@ -140,7 +133,5 @@ def orientation_jacobian(Table table, const double[:, ::1] centres, const double
                         add_virial(1.0, bond_b, de_dbb, w)
                         for x in range(6):
                             jac[i, column, 3 * n + x] += w[x]
-    free(d)
-    free(r)
-    free(j)
+    release(found_at)
     return jacobian_array
