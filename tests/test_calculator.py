@@ -583,9 +583,9 @@ def test_leaving_the_domain_warns_once_of_each_kind(kind, sentence):
     atoms.calc = calc = toy_calculator()
     with pytest.warns(DomainWarning, match=sentence) as caught:
         atoms.get_forces()
-    assert len(caught) == 1
+    assert len([w for w in caught if w.category is DomainWarning]) == 1
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", DomainWarning)
         atoms.positions += 0.01
         atoms.get_forces()
     calc.forget()
@@ -597,7 +597,7 @@ def test_leaving_the_domain_warns_once_of_each_kind(kind, sentence):
         atoms.calc = calc
         with pytest.warns(DomainWarning) as caught:
             atoms.get_forces()
-        assert len(caught) == 1
+        assert len([w for w in caught if w.category is DomainWarning]) == 1
 
 
 def test_warnings_turned_into_errors_stop_every_time():

@@ -46,12 +46,14 @@ def assert_refused(result, *words):
         assert word in result.stderr
 
 
-def test_importing_the_command_line_loads_nothing_heavy():
+def test_importing_the_command_line_loads_nothing_heavy(tmp_path):
     code = (
         "import sys, ase_hmlp.cli; "
         "print([m for m in ('numpy', 'ase', 'scipy', 'matplotlib', 'rich') if m in sys.modules])"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
     assert answer.stdout.strip() == "[]", answer.stderr
 
 
@@ -221,7 +223,9 @@ def test_ctrl_c_during_dynamics_keeps_what_was_written(model_file, tmp_path):
     folder = tmp_path / "demo"
     command = [sys.executable, "-m", "ase_hmlp.cli", "demo", "-o", str(folder), "--threads", "1"]
     command += ["--model", str(model_file), "--pressure", "30", "--steps", "1000000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     try:
         log, deadline = folder / "log.csv", time.monotonic() + 90.0
         while not log.exists() or log.read_text().count("\n") < 8:

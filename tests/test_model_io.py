@@ -603,10 +603,12 @@ def test_exponential_nesting_is_refused(tmp_path):
 # ---------------------------------------------------------------- imports
 
 
-def test_importing_the_calculator_stays_light():
+def test_importing_the_calculator_stays_light(tmp_path):
     code = (
         "import sys; from ase_hmlp import HMLP; "
         "print([m for m in ('sklearn', 'joblib', 'matplotlib', 'scipy') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert out.stdout.strip() == "[]"

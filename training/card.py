@@ -39,6 +39,20 @@ def error_lines(rows: list[ErrorRow]) -> list[str]:
     return lines
 
 
+def level_lines(held_out: dict[str, Predictions]) -> list[str]:
+    """A Markdown table of mean absolute errors by family and level."""
+    tables = {stage: error_table(held_out[stage]) for stage in STAGES if stage in held_out}
+    lines = [
+        "| family | " + " | ".join(STAGES[stage] for stage in tables) + " |",
+        "|---" * (1 + len(tables)) + "|",
+    ]
+    for rows in zip(*tables.values(), strict=True):
+        name = "**all**" if rows[0].group == ALL else rows[0].group
+        cells = (f"{r.energy_mae:.1f} / {r.force_mae:.0f} / {r.pressure_mae:.2f}" for r in rows)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictions, folder) -> Path:
     """Write ``NAME.md`` and ``NAME.png`` into the folder of the model file.
 
@@ -77,16 +91,9 @@ def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictio
         "",
         *error_lines(error_table(held_out["all"])),
         "",
-        "By level:",
+        "By level (energy in meV/atom / force in meV/Å / pressure in GPa):",
         "",
-        "| level | energy meV/atom | force meV/Å | pressure GPa |",
-        "|---|---|---|---|",
-        *(
-            f"| {label} | {row.energy_mae:.2f} | {row.force_mae:.1f} | {row.pressure_mae:.2f} |"
-            for stage, label in STAGES.items()
-            if stage in held_out
-            for row in [error_table(held_out[stage])[-1]]
-        ),
+        *level_lines(held_out),
         "",
         "On the frames it was fitted to:",
         "",
