@@ -182,6 +182,12 @@ def test_bond_level_recovers_the_curve(frames):
     np.testing.assert_allclose(bond.energy(r)[1], truth.energy(r)[1], atol=0.02)
 
 
+def test_bond_families_must_exist(frames):
+    estimator = HierarchicalPotential(None, None, bond="quartic", bond_groups=("gas",))
+    with pytest.raises(DataError, match="gas"):
+        estimator.fit(frames)
+
+
 def test_projected_force_has_the_sign_of_a_stretched_bond():
     stretched = label(pa3(30.0), "toy", Potential(0.0, toy_bond()))
     stretched.set_cell(stretched.cell, scale_atoms=False)

@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from ase_hmlp.errors import DataError
 from ase_hmlp.fingerprints import RadialBasis, RadialFunction, born_mayer, is_real_channel
 from ase_hmlp.levels import KernelRegressor, OrientationLevel, PairLevel
 from ase_hmlp.potential import Potential
@@ -123,9 +124,15 @@ class HierarchicalPotential(BaseEstimator):
     def fit(self, X: list[Frame], y=None, progress: Progress = silent):
         """Fit to labelled frames; y is ignored, the labels are in the frames."""
         self.report_ = {"seconds": {}, "frames": len(X)}
+        # Root mean square of each fingerprint, by level: what the linear coefficients scale with.
+        self._spread: dict[type, np.ndarray] = {}
         weights = self.weights or Weights()
+        chosen = [f for f in X if not self.bond_groups or f.group in self.bond_groups]
+        if not chosen:
+            raise DataError(
+                f"No frame is of the families the bond is fitted to: {self.bond_groups}."
+            )
         with lap(self.report_, "bond"):
-            chosen = [f for f in X if f.group in self.bond_groups] or list(X)
             bond, scores = fit_bond(chosen, self.bond, weights)
             self.report_["bond"] = {"form": bond.form, "r0": bond.r0, "scores": scores}
             self.stages_ = {"bond": self._with_zero(X, Potential(0.0, bond))}
@@ -236,7 +243,6 @@ class HierarchicalPotential(BaseEstimator):
         )
         if level is PairLevel:
             regressor.linear[:] = potential.pair.regressor.linear
-        self._spread = getattr(self, "_spread", {})
         self._spread[level] = np.sqrt((v**2).mean(axis=0))
         self.report_[f"{level.centre} components"] = len(transform)
         return LevelDesign(level, basis, regressor, free)
