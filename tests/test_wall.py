@@ -32,6 +32,7 @@ def energies(positions_of, parameters, cell, pbc, molecules):
 
 def check_wall(energy, contact, name):
     """Once risen by FOOT the energy keeps rising until contacts no longer shorten."""
+    contact = np.minimum(contact, 99.0)  # beyond the cutoff it is infinite
     closing = np.flatnonzero(np.diff(contact) > 0)
     inside = np.flatnonzero(contact < MODEL.domain.contact_limit)
     end = min([len(energy), *(closing[contact[closing] < 1.5] + 1), *(inside + 1)])
