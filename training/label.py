@@ -47,7 +47,7 @@ class RunSection(Section):
     ----------
     workers : -1 for all that the backend has
     backend : of joblib; "dask" needs the package distributed
-    backend_options : handed to the backend as they are, such as ``{scheduler_host = "tcp://..."}`` for Dask
+    backend_options : handed to the backend as they are; for Dask, the ``scheduler_host``
     keep_failed : keep the folder of a failed calculation in ``<output>.failed-runs``
     stop_after : failures in a row that mean something else is wrong; 0 for no limit
     """
