@@ -237,7 +237,7 @@ def _pbe(value: float) -> str:
     return f"{value:.5g}" if value == value else ""
 
 
-# ---------------------------------------------------------------- train, evaluate, info
+# ---------------------------------------------------------------- train
 
 
 @main.command()
@@ -298,6 +298,53 @@ class _TrainingProgress:
         if done < self._progress.tasks[task].completed:
             self._progress.reset(task)
         self._progress.update(task, completed=done, total=total)
+
+
+# ---------------------------------------------------------------- label
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--retry-failed", is_flag=True, help="Try again what earlier runs set aside.")
+@_debug
+def label(config, retry_failed):
+    """Label structures by DFT, as the TOML file CONFIG says.
+
+    Each frame is written as it finishes. Killed and started again, it goes on where it was.
+    """
+    import signal
+
+    from rich.console import Console
+
+    from ase_hmlp.training.label import label_from_config, read_failures
+
+    # As Ctrl-C, so that the calculations in flight end too; batch systems send it.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _TrainingProgress(Console(stderr=True)) as progress:
+            result = label_from_config(config, retry_failed, progress)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    console = Console(soft_wrap=True)
+    before_this = f", {result.already} before" if result.already else ""
+    console.print(f"{result.labelled} frames labelled in {result.seconds:.0f} s{before_this}.")
+    if result.duplicates:
+        console.print(f"{result.duplicates} structures were in the input more than once.")
+    if result.cut:
+        console.print("A half-written frame was cut off the output, and labelled again.")
+    if result.failed or result.set_aside:
+        console.print(
+            f"{result.failed} failed, {result.set_aside} had failed before: set aside in "
+            f"{result.failures}; --retry-failed tries them again."
+        )
+        reasons = [record["reason"] for record in read_failures(result.failures)]
+        for reason in sorted(set(reasons), key=reasons.count, reverse=True)[:5]:
+            console.print(f"  {reasons.count(reason)} x {reason}", markup=False)
+    if result.labelled or result.already:
+        console.print(f"Labelled frames: {result.output}", markup=False)
+
+
+# ---------------------------------------------------------------- evaluate, info
 
 
 @main.command()

@@ -93,6 +93,10 @@ class NotConvergedError(HMLPError, RuntimeError):
     """A relaxation that did not reach its tolerances."""
 
 
+class LabellingError(HMLPError, RuntimeError):
+    """A labelling run in which nothing works."""
+
+
 class OutputExistsError(HMLPError, FileExistsError):
     """An output folder that already holds something."""
 

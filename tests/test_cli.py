@@ -59,7 +59,7 @@ def test_importing_the_command_line_loads_nothing_heavy(tmp_path):
 
 def test_help_and_version():
     assert hmlp("--version").output == f"hmlp, version {__version__}\n"
-    for command in ((), ("demo",), ("train",), ("evaluate",), ("info",)):
+    for command in ((), ("demo",), ("train",), ("label",), ("evaluate",), ("info",)):
         result = hmlp(*command, "--help")
         assert result.exit_code == 0
         assert "Usage:" in result.output

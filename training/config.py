@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from ase_hmlp.errors import ConfigError
 from ase_hmlp.fingerprints import damped_sines, gaussians, quadrupole
 from ase_hmlp.training.fit import HierarchicalPotential, LevelSpec
+from ase_hmlp.training.sections import Section, read_toml
 from ase_hmlp.training.weights import Weights
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """Where the labelled frames are.
 
     Attributes
@@ -34,12 +23,12 @@ class DataSection(_Section):
     """
 
     files: list[str] = Field(min_length=1)
-    always: list[str] = []
+    always: list[str] = Field(default_factory=list)
     min_bond: PositiveFloat = 0.5
     max_bond: PositiveFloat = 1.15
 
 
-class SplitSection(_Section):
+class SplitSection(Section):
     """Which families test the fit.
 
     Attributes
@@ -50,10 +39,10 @@ class SplitSection(_Section):
     """
 
     scheme: Literal["leave-one-family-out", "families"] = "leave-one-family-out"
-    test: list[str] = []
+    test: list[str] = Field(default_factory=list)
 
 
-class WeightSection(_Section):
+class WeightSection(Section):
     """Standard errors of the labels; see `Weights`."""
 
     energy: PositiveFloat = 2.0
@@ -65,14 +54,14 @@ class WeightSection(_Section):
     relative: float = Field(default=0.1, ge=0)
 
 
-class BondSection(_Section):
+class BondSection(Section):
     """Level 1; see `ase_hmlp.training.bond.fit_bond`."""
 
     form: Literal["auto", "harmonic", "cubic", "quartic", "quintic", "sextic", "morse"] = "auto"
-    groups: list[str] = []
+    groups: list[str] = Field(default_factory=list)
 
 
-class LevelSection(_Section):
+class LevelSection(Section):
     """A fingerprint level; see `LevelSpec` for the numbers.
 
     Attributes
@@ -81,8 +70,8 @@ class LevelSection(_Section):
     damped_sines : pairs (k in 1/Å, eta in Å)
     """
 
-    gaussians: list[PositiveFloat] = []
-    damped_sines: list[tuple[float, PositiveFloat]] = []
+    gaussians: list[PositiveFloat] = Field(default_factory=list)
+    damped_sines: list[tuple[float, PositiveFloat]] = Field(default_factory=list)
     cutoff: PositiveFloat
     inner: PositiveFloat
     outer: PositiveFloat
@@ -114,7 +103,7 @@ class OrientationSection(LevelSection):
     _extra_functions: tuple = quadrupole()
 
 
-class FitSection(_Section):
+class FitSection(Section):
     """How the coefficients are found; see `HierarchicalPotential`."""
 
     joint: bool = True
@@ -125,7 +114,7 @@ class FitSection(_Section):
     """Number of points of the learning curve, each half the frames of the next; 1 for none."""
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """A whole training run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -164,20 +153,4 @@ def read_config(path) -> TrainingConfig:
     ConfigError
         Naming the file and the key.
     """
-    path = Path(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Configuration {path} cannot be read: {error}.") from error
-    try:
-        return TrainingConfig.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"Configuration {path} is not TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        what = {
-            "extra_forbidden": f"unknown key {key!r}",
-            "missing": f"missing key {key!r}",
-        }.get(first["type"], f"key {key!r}: {first['msg']}")
-        raise ConfigError(f"Configuration {path}: {what}.") from error
+    return read_toml(path, TrainingConfig)

@@ -6,11 +6,13 @@ import gzip
 import hashlib
 import io
 import lzma
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from ase.io import iread
 
 from ase_hmlp.errors import DataError, HMLPError, LabelError
@@ -163,6 +165,31 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     )
 
 
+def iterate_structures(path) -> Iterator[Atoms]:
+    """Structures of a file that ASE reads, labelled or not; see `read_frames`.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the frame that cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Data file {path} does not exist.")
+    n = 0
+    try:
+        if path.suffix in _DECOMPRESS:
+            text = _DECOMPRESS[path.suffix](path.read_bytes()).decode()
+            images = iread(io.StringIO(text), index=":", format="extxyz")
+        else:
+            images = iread(path, index=":")
+        for atoms in images:
+            yield atoms
+            n += 1
+    except Exception as error:  # readers raise whatever they meet
+        raise DataError(f"Frame {n} of {path} cannot be read: {error}.") from error
+
+
 def read_frames(path) -> list[Frame]:
     """Read every frame of an extended XYZ file (or anything ASE reads), ``.xz`` and ``.gz`` too.
 
@@ -174,22 +201,14 @@ def read_frames(path) -> list[Frame]:
     DataError
         Naming the file and the frame that cannot be read.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"Data file {path} does not exist.")
     frames: list[Frame] = []
-    try:
-        if path.suffix in _DECOMPRESS:
-            text = _DECOMPRESS[path.suffix](path.read_bytes()).decode()
-            images = iread(io.StringIO(text), index=":", format="extxyz")
-        else:
-            images = iread(path, index=":")
-        for atoms in images:
-            frames.append(frame_from_atoms(atoms, f"Frame {len(frames)} of {path}"))
-    except HMLPError:
-        raise
-    except Exception as error:  # readers raise whatever they meet
-        raise DataError(f"Frame {len(frames)} of {path} cannot be read: {error}.") from error
+    for n, atoms in enumerate(iterate_structures(path)):
+        try:
+            frames.append(frame_from_atoms(atoms, f"Frame {n} of {path}"))
+        except HMLPError:
+            raise
+        except Exception as error:  # labels or arrays of an odd kind
+            raise DataError(f"Frame {n} of {path} cannot be read: {error}.") from error
     if not frames:
         raise DataError(f"Data file {path} holds no frame.")
     return frames

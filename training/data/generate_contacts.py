@@ -18,57 +18,40 @@ Every frame carries the integer array ``partner``: the index of the atom each at
 Contacts can be shorter than bonds here, so no reader should guess that from distances.
 
 Every frame has its own random stream, so that the geometries depend neither on the order nor on
-the number of workers. Finished frames are appended to the output as they come; run the script
-again after a kill and it goes on with what is missing. Frames which failed are listed with the
-reason in ``<output stem>.failed.txt``, never kept, and tried again by the next run. At the end
-everything in the output is written, in the order of the plan, to ``<output>.xz``.
+the number of workers. They are labelled by `ase_hmlp.training.label`: finished frames are appended
+to the output as they come; run the script again after a kill and it goes on with what is missing.
+Frames which failed are listed with the reason in ``<output stem>.failed.jsonl``, never kept, and
+tried again by the next run. Isolated molecules and pairs get the Gamma point alone, for their boxes
+are empty enough. At the end everything in the output is written, in the order of the plan, to
+``<output>.xz``.
 
 Example
 -------
 ::
 
-    export OMP_NUM_THREADS=1
     nice python generate_contacts.py --output contacts.extxyz --workers 2
 """
 
 import argparse
-import hashlib
 import io
 import lzma
-import os
-import re
 import signal
-import sys
-import tempfile
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.calculators.espresso import Espresso, EspressoProfile
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.neighborlist import neighbor_list
 
+from ase_hmlp.training.label import RunSection, label_frames, structure_digest
+from ase_hmlp.training.label_calculators import EspressoSection
+
 PARENTS = Path(__file__).resolve().parent / "h2-pbe-qe.extxyz.xz"
-PSEUDOPOTENTIAL = "H.pbe-kjpaw.UPF"
 SEED = 20200717
 
-# The same settings as the seed set, so that both share one energy zero.
-INPUT_DATA = {
-    "ecutwfc": 46,
-    "ecutrho": 202,
-    "occupations": "smearing",
-    "smearing": "gaussian",
-    "degauss": 0.0147,
-    "conv_thr": 1e-8,
-    "tprnfor": True,
-    "tstress": True,
-    "disk_io": "none",
-    "outdir": ".",
-}
+# The recipe and mesh of the seed set, so that both share one energy zero.
 KSPACING = 0.08  # 1/Å, without 2 pi; unshifted mesh
 
 MEAN_BOND = 0.745
@@ -98,13 +81,10 @@ class Job:
         Unique name of the frame, such as ``contacts/dimer/17``.
     atoms : ase.Atoms
         Geometry with the array ``partner`` and ``info`` filled in.
-    gamma : bool
-        Whether the Gamma point alone will do (isolated molecules and pairs only).
     """
 
     source: str
     atoms: Atoms
-    gamma: bool
 
 
 def van_der_corput(index):
@@ -457,196 +437,38 @@ def build_jobs(parents):
     for members in kinds.values():
         for rank, (source, group, atoms) in enumerate(members):
             atoms.info = {"group": group, "source": source, **atoms.info}
-            jobs.append(((rank + 0.5) / len(members), Job(source, atoms, group != "pushed")))
+            jobs.append(((rank + 0.5) / len(members), Job(source, atoms)))
     return [job for _, job in sorted(jobs, key=lambda item: item[0])]
 
 
-def compute(job, profile, fingerprint):
-    """Label one frame.
-
-    Parameters
-    ----------
-    job : Job
-        What to compute.
-    profile : ase.calculators.espresso.EspressoProfile
-        How to run pw.x.
-    fingerprint : str
-        Short checksum of the pseudopotential, for the label.
-
-    Returns
-    -------
-    ase.Atoms
-        A new frame with energy, forces and stress attached.
-
-    Raises
-    ------
-    RuntimeError
-        If the self-consistent cycle has not converged.
-    """
-    atoms = job.atoms.copy()
-    sampling = {"kpts": None} if job.gamma else {"kspacing": KSPACING, "koffset": (0, 0, 0)}
-    with tempfile.TemporaryDirectory(prefix="contacts-") as scratch:
-        atoms.calc = Espresso(
-            profile=profile,
-            directory=scratch,
-            pseudopotentials={"H": PSEUDOPOTENTIAL},
-            input_data=dict(INPUT_DATA),
-            **sampling,
-        )
-        energy = atoms.get_potential_energy()
-        forces = atoms.get_forces()
-        stress = atoms.get_stress()
-        output = (Path(scratch) / "espresso.pwo").read_text()
-        given = (Path(scratch) / "espresso.pwi").read_text()
-    if "convergence has been achieved" not in output:
-        raise RuntimeError("self-consistency not reached")
-    if not all(np.all(np.isfinite(x)) for x in (energy, forces, stress)):
-        raise RuntimeError("a label is not finite")
-    version = re.search(r"Program PWSCF v\.(\S+)", output).group(1)
-    mesh = "gamma"
-    if not job.gamma:
-        numbers = given.split("K_POINTS automatic")[1].split()[:3]
-        mesh = "x".join(numbers)
-    atoms.info["label"] = (
-        f"Quantum ESPRESSO {version}; PBE; ecutwfc {INPUT_DATA['ecutwfc']} Ry; "
-        f"ecutrho {INPUT_DATA['ecutrho']} Ry; gaussian smearing {INPUT_DATA['degauss']} Ry; "
-        f"conv_thr {INPUT_DATA['conv_thr']:.0e}; k-points {mesh}; "
-        f"{PSEUDOPOTENTIAL} sha256:{fingerprint}"
-    )
-    cpu = re.search(r"PWSCF\s+:\s+(.*?)\s*CPU", output).group(1)
-    atoms.info["cpu_seconds"] = parse_time(cpu)
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
-    return atoms
-
-
-def parse_time(text):
-    """Turn a time as pw.x prints it into seconds.
-
-    Parameters
-    ----------
-    text : str
-        Such as ``1m 2.50s`` or ``9.41s``.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
-    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    found = re.findall(r"([\d.]+)\s*([dhms])", text)
-    return round(sum(float(number) * units[unit] for number, unit in found), 2)
-
-
-def split_frames(text):
-    """Split an extended XYZ text into complete frames.
-
-    Parameters
-    ----------
-    text : str
-        The content of a file, whose last frame may be cut off.
-
-    Returns
-    -------
-    list of str
-        The text of each complete frame.
-    """
-    lines = text.splitlines(keepends=True)
-    frames, start = [], 0
-    while start < len(lines):
-        end = start + int(lines[start]) + 2
-        if end > len(lines) or not lines[end - 1].endswith("\n"):
-            break
-        frames.append("".join(lines[start:end]))
-        start = end
-    return frames
-
-
-def load_finished(path):
-    """Read what an earlier run has finished, and cut off what it left half-written.
+def pack(path, jobs):
+    """Collect what is labelled, in the order of the plan.
 
     Parameters
     ----------
     path : pathlib.Path
-        The output file, which need not exist.
-
-    Returns
-    -------
-    dict
-        Text of each frame by its source.
-    """
-    if not path.exists():
-        return {}
-    frames = split_frames(path.read_text())
-    path.write_text("".join(frames))
-    return {re.search(r"\bsource=(\S+)", frame).group(1): frame for frame in frames}
-
-
-def frame_text(atoms):
-    """Write one frame as extended XYZ.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-        The labelled frame.
-
-    Returns
-    -------
-    str
-        The text.
-    """
-    stream = io.StringIO()
-    ase.io.write(stream, atoms, format="extxyz")
-    return stream.getvalue()
-
-
-def run(jobs, profile, fingerprint, output, workers):
-    """Label the frames which the output does not hold yet.
-
-    Parameters
-    ----------
+        Output of `label_frames`.
     jobs : list of Job
         The plan.
-    profile : ase.calculators.espresso.EspressoProfile
-        How to run pw.x.
-    fingerprint : str
-        Short checksum of the pseudopotential.
-    output : pathlib.Path
-        Extended XYZ file to append to.
-    workers : int
-        Number of simultaneous pw.x.
 
     Returns
     -------
     dict
-        Text of each finished frame by its source, those of earlier runs included.
+        Text of each labelled frame by its source.
     """
-    finished = load_finished(output)
-    missing = [job for job in jobs if job.source not in finished]
-    print(f"{len(jobs)} frames planned, {len(jobs) - len(missing)} finished before", flush=True)
-    failed = output.with_suffix(".failed.txt")
-    failed.unlink(missing_ok=True)  # what failed before is tried again
-    with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(compute, job, profile, fingerprint): job for job in missing}
-        try:
-            for count, future in enumerate(as_completed(running), start=1):
-                source = running[future].source
-                try:
-                    atoms = future.result()
-                except Exception as error:  # one bad frame must not end the run
-                    reason = " ".join(f"{type(error).__name__}: {error}".split())
-                    with failed.open("a") as stream:
-                        stream.write(f"{source} {reason}\n")
-                    print(f"{count}/{len(missing)} {source} failed: {reason}", flush=True)
-                    continue
-                finished[source] = frame_text(atoms)
-                with output.open("a") as stream:
-                    stream.write(finished[source])
-                seconds = atoms.info["cpu_seconds"]
-                print(f"{count}/{len(missing)} {source} {seconds} s", flush=True)
-        except BaseException:
-            # Interrupted: without this the pool would work off the whole plan before leaving.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    labelled = {}
+    if path.exists():
+        for atoms in ase.io.read(path, ":", format="extxyz"):
+            labelled[atoms.info["label_id"]] = atoms
+    finished = {}
+    for job in jobs:
+        atoms = labelled.get(structure_digest(job.atoms))
+        if atoms is None:
+            continue
+        atoms.info = {key: atoms.info[key] for key in (*job.atoms.info, "label", "cpu_seconds")}
+        stream = io.StringIO()
+        ase.io.write(stream, atoms, format="extxyz")
+        finished[job.source] = stream.getvalue()
     return finished
 
 
@@ -665,27 +487,31 @@ def main():
     parser.add_argument("--limit", type=int, help="only the first N frames of the plan")
     arguments = parser.parse_args()
 
-    # Two serial jobs beat one on two threads. Open MPI refuses root, as in a container, unless
-    # told twice.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
-    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-
-    # pw.x runs in a scratch directory, so a relative path would not be found.
-    pseudo_dir = arguments.pseudo_dir.resolve()
-    content = (pseudo_dir / PSEUDOPOTENTIAL).read_bytes()
-    fingerprint = hashlib.sha256(content).hexdigest()[:16]
-    # End as on Ctrl-C, so that the scratch directories of the frames in flight are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    profile = EspressoProfile(command=arguments.command, pseudo_dir=pseudo_dir)
+    calculator = EspressoSection(
+        command=arguments.command,
+        pseudo_dir=str(arguments.pseudo_dir.resolve()),
+        kspacing=KSPACING,
+        small_kspacing=KSPACING,
+    )
     jobs = build_jobs(read_parents(PARENTS))[: arguments.limit]
-    finished = run(jobs, profile, fingerprint, arguments.output, arguments.workers)
-
+    # As on Ctrl-C, so that the calculations in flight end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    result = label_frames(
+        [job.atoms for job in jobs],
+        arguments.output,
+        calculator.labeller(),
+        RunSection(workers=arguments.workers),
+        retry_failed=True,
+        progress=lambda _, done, total: print(f"{done}/{total}", flush=True),
+    )
+    finished = pack(arguments.output, jobs)
     kept = [finished[job.source] for job in jobs if job.source in finished]
     packed = arguments.output.with_name(arguments.output.name + ".xz")
     packed.write_bytes(lzma.compress("".join(kept).encode(), preset=9))
     groups = Counter(job.atoms.info["group"] for job in jobs if job.source in finished)
     print(f"{len(kept)} of {len(jobs)} frames in {packed}: {dict(groups)}")
+    if result.failed:
+        print(f"{result.failed} failed, see {result.failures}")
 
 
 if __name__ == "__main__":

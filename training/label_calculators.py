@@ -1,0 +1,407 @@
+"""What labels a structure: Quantum ESPRESSO by the project's recipe, or any ASE calculator."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from ase.calculators.espresso import Espresso, EspressoProfile
+from ase.io.espresso import kspacing_to_grid
+from ase.io.espresso_namelist.keys import pw_keys
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ase_hmlp.errors import ConfigError, DataError, LabelError
+from ase_hmlp.training.sections import Section
+
+#: The project's recipe: every frame labelled with it shares one energy zero.
+RECIPE = {
+    "ecutwfc": 46,
+    "ecutrho": 202,
+    "occupations": "smearing",
+    "smearing": "gaussian",
+    "degauss": 0.0147,
+    "conv_thr": 1e-8,
+    "disk_io": "none",
+}
+
+#: What the labels themselves hang on: not the user's to change.
+_FIXED = {"calculation": "scf", "tprnfor": True, "tstress": True, "outdir": "."}
+_RESERVED = {*_FIXED, "pseudo_dir", "prefix", "ibrav", "nat", "ntyp"}
+
+#: How a program ends that Ctrl-C ended: by signal, or saying so as shells and mpirun do.
+_INTERRUPTED = (-2, 130)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a calculation returns for n atoms.
+
+    Attributes
+    ----------
+    energy : float, eV
+    forces : (n, 3) eV/Å
+    stress : (6,) eV/Å³, ASE's sign and Voigt order, or None
+    label : str
+        Code, version and settings, as a person reads them.
+    info : dict
+        What else is worth keeping with the frame.
+    """
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray | None
+    label: str
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A calculator ready to run, here or on another machine.
+
+    Attributes
+    ----------
+    settings : str
+        Digest of all that the labels depend on: frames under different settings do not mix.
+    compute : callable
+        From a structure and an empty folder to `Labels`; raises what went wrong.
+    """
+
+    settings: str
+    compute: Callable[[Atoms, Path], Labels]
+
+
+class EspressoSection(Section):
+    """Quantum ESPRESSO, by default with the recipe that labelled the project's own data.
+
+    Attributes
+    ----------
+    command : how to start one pw.x
+    pseudo_dir : folder of the pseudopotential, relative to the configuration
+    pseudopotential : file of hydrogen
+    kspacing : largest distance between k-points, 1/Å, without 2 pi
+    small_kspacing : the same for cells of up to `small_cell` atoms
+    vacuum : directions in which the cell holds an empty slab at least this wide (Å) need no
+        k-points; a cell with three such directions gets the Gamma point alone, any other never
+    threads : OMP_NUM_THREADS of each pw.x; two serial jobs beat one on two threads
+    input_data : pw.x variables to add to or put in place of the recipe's, without namelists
+    """
+
+    kind: Literal["espresso"] = "espresso"
+    command: str = Field("pw.x", min_length=1)
+    pseudo_dir: str = "/usr/share/espresso/pseudo"
+    pseudopotential: str = "H.pbe-kjpaw.UPF"
+    kspacing: PositiveFloat = 0.08
+    small_kspacing: PositiveFloat = 0.05
+    small_cell: int = Field(8, ge=0)
+    vacuum: PositiveFloat = 5.0
+    threads: PositiveInt = 1
+    input_data: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+    def labeller(self, base: Path = Path()) -> Labeller:
+        """Check what the calculation needs.
+
+        Raises
+        ------
+        ConfigError
+            If pw.x or the pseudopotential is not there, or a pw.x variable does not exist or is
+            not the user's to set.
+        """
+        known = {name.split("(")[0].lower() for names in pw_keys.values() for name in names}
+        for name in self.input_data:
+            if name.split("(")[0].lower() not in known:
+                raise ConfigError(f"calculator.input_data: pw.x has no variable {name!r}.")
+            if name.lower() in _RESERVED:
+                raise ConfigError(f"calculator.input_data: {name!r} is set by hmlp label itself.")
+        program = shlex.split(self.command)[0]
+        if shutil.which(program) is None:
+            raise ConfigError(
+                f"calculator.command: there is no program {program!r}; Debian and Ubuntu have it "
+                "in the packages quantum-espresso and quantum-espresso-data."
+            )
+        # Resolved: pw.x runs in a scratch folder, where a relative path means another place.
+        folder = (base / self.pseudo_dir).resolve()
+        try:
+            content = (folder / self.pseudopotential).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"calculator.pseudopotential: {folder / self.pseudopotential} cannot be read: "
+                f"{error.strerror}."
+            ) from error
+        sha256 = hashlib.sha256(content).hexdigest()
+        settings = {
+            "code": "Quantum ESPRESSO",
+            "sha256": sha256,
+            "input_data": RECIPE | {k.lower(): v for k, v in self.input_data.items()},
+            "kspacing": [self.kspacing, self.small_kspacing, self.small_cell, self.vacuum],
+        }
+        return Labeller(_digest(settings), _Espresso(self, str(folder), sha256))
+
+
+@dataclass(frozen=True)
+class _Espresso:
+    section: EspressoSection
+    pseudo_dir: str
+    sha256: str
+
+    def __call__(self, atoms: Atoms, scratch: Path) -> Labels:
+        section = self.section
+        if set(atoms.symbols) != {"H"}:
+            raise DataError("the pseudopotential is for hydrogen only")
+        spacing = section.kspacing if len(atoms) > section.small_cell else section.small_kspacing
+        mesh = k_mesh(atoms, spacing, section.vacuum)
+        variables = RECIPE | {k.lower(): v for k, v in section.input_data.items()}
+        # By env: workers may be threads, and the process's own environment is not ours to change.
+        # Open MPI refuses root, as in a container, unless told twice.
+        command = (
+            f"env OMP_NUM_THREADS={section.threads} OMPI_ALLOW_RUN_AS_ROOT=1 "
+            f"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 {section.command}"
+        )
+        calculator = Espresso(
+            profile=EspressoProfile(command=command, pseudo_dir=self.pseudo_dir),
+            directory=scratch,
+            pseudopotentials={"H": section.pseudopotential},
+            input_data=variables | _FIXED,
+            kpts=mesh,
+            koffset=(0, 0, 0),
+        )
+        written = scratch / "espresso.pwo"
+        try:
+            calculator.calculate(atoms, ["energy", "forces", "stress"], all_changes)
+        except Exception as error:
+            _raise_if_interrupted(error)
+            output = written.read_text(errors="replace") if written.exists() else ""
+            raise LabelError(_espresso_failure(output, error)) from error
+        output = written.read_text(errors="replace")
+        if not _converged(output):
+            raise LabelError(_espresso_failure(output, None))
+        results = calculator.results
+        for name in ("energy", "forces", "stress"):
+            if results.get(name) is None:
+                raise LabelError(f"pw.x printed no {name}")
+        return Labels(
+            float(results["energy"]),
+            results["forces"],
+            results["stress"],
+            self._describe(output, variables, mesh),
+            _cpu_seconds(output),
+        )
+
+    def _describe(self, output: str, variables: dict, mesh: list[int] | None) -> str:
+        release = _first(r"Program PWSCF v\.(\S+)", output, "of unknown version")
+        functional = _first(r"Exchange-correlation\s*=\s*(.*?)\s*\n", output, "unknown functional")
+        functional = " ".join(functional.split())
+        functional = {"SLA PW PBX PBC": "PBE"}.get(functional, functional)
+        v = dict(variables)
+        parts = [f"Quantum ESPRESSO {release}", functional]
+        parts += [f"{name} {v.pop(name)} Ry" for name in ("ecutwfc", "ecutrho")]
+        if v.pop("occupations") == "smearing":
+            parts.append(f"{v.pop('smearing')} smearing {v.pop('degauss')} Ry")
+        parts.append(f"conv_thr {v.pop('conv_thr'):.0e}")
+        parts.append("k-points " + ("gamma" if mesh is None else "x".join(map(str, mesh))))
+        parts += [f"{k} {v[k]}" for k in v if v[k] != RECIPE.get(k)]
+        parts.append(f"{self.section.pseudopotential} sha256:{self.sha256[:16]}")
+        return "; ".join(parts)
+
+
+class ASESection(Section):
+    """Any ASE calculator: CASTEP, VASP, CP2K, GPAW, or whatever can be imported.
+
+    Attributes
+    ----------
+    module, class : where it is; a function that returns a calculator will do
+    arguments : its keyword arguments
+    directory_argument : the keyword that takes the folder to run in; without it, the calculator's
+        attribute ``directory`` is set, where it has one
+    """
+
+    kind: Literal["ase"]
+    module: str
+    name: str = Field(alias="class")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    directory_argument: str = ""
+
+    def labeller(self, base: Path = Path()) -> Labeller:
+        """Check that the calculator can be imported and takes these keywords.
+
+        Raises
+        ------
+        ConfigError
+        """
+        try:
+            factory = getattr(import_module(self.module), self.name)
+        except Exception as error:  # modules raise whatever they meet
+            raise ConfigError(
+                f"calculator: {self.name} cannot be imported from {self.module}: {error}."
+            ) from error
+        try:
+            inspect.signature(factory).bind(**self._arguments(Path()))
+        except TypeError as error:
+            raise ConfigError(f"calculator.arguments: {self.name}: {error}.") from error
+        except ValueError:  # no signature to look at: the first calculation will tell
+            pass
+        settings = [self.module, self.name, self.arguments]
+        return Labeller(_digest(settings), _AnyCalculator(self))
+
+    def _arguments(self, scratch: Path) -> dict[str, Any]:
+        folder = {self.directory_argument: str(scratch)} if self.directory_argument else {}
+        return self.arguments | folder
+
+
+@dataclass(frozen=True)
+class _AnyCalculator:
+    section: ASESection
+
+    def __call__(self, atoms: Atoms, scratch: Path) -> Labels:
+        section = self.section
+        factory = getattr(import_module(section.module), section.name)
+        calculator = factory(**section._arguments(scratch))
+        if not section.directory_argument and hasattr(calculator, "directory"):
+            calculator.directory = type(calculator.directory or "")(scratch)
+        atoms = atoms.copy()
+        atoms.calc = calculator
+        try:
+            energy = float(atoms.get_potential_energy())
+            forces = atoms.get_forces(apply_constraint=False)
+            stress = None
+            if "stress" in calculator.implemented_properties and atoms.cell.rank == 3:
+                stress = atoms.get_stress(apply_constraint=False)
+        except Exception as error:
+            _raise_if_interrupted(error)
+            raise
+        # VASP's calculator returns labels of an unconverged run, and says so only here.
+        converged = getattr(calculator, "converged", None)
+        if callable(converged):
+            converged = converged()
+        if converged is not None and not converged:
+            raise LabelError("the calculator reports that it has not converged")
+        return Labels(energy, forces, stress, self._describe(calculator), {})
+
+    def _describe(self, calculator) -> str:
+        section = self.section
+        package = section.module.split(".")[0]
+        try:
+            release = f" ({package} {version(package)})"
+        except PackageNotFoundError:
+            release = ""
+        parts = [f"{section.module}.{section.name}{release}"]
+        program = getattr(calculator, "version", None)
+        if isinstance(program, str):
+            parts.append(f"version {program}")
+        parts += [f"{k} {json.dumps(v, default=str)}" for k, v in section.arguments.items()]
+        return "; ".join(parts)
+
+
+def k_mesh(atoms: Atoms, spacing: float, vacuum: float) -> list[int] | None:
+    """Monkhorst-Pack divisions, unshifted.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    spacing : float
+        Largest distance between k-points, 1/Å, without 2 pi.
+    vacuum : float
+        Width (Å) of an empty slab that isolates a cell from its images.
+
+    Returns
+    -------
+    list of three int, or None
+        None for the Gamma point alone: where all three directions are isolated, and only there.
+        A bulk cell so large that one division would do gets two: at Gamma alone 128 atoms have
+        forces wrong by 178 meV/Å.
+
+    Raises
+    ------
+    DataError
+        For a cell without volume, or too tight in a direction that is not periodic.
+    """
+    if atoms.cell.rank < 3 or abs(atoms.cell.volume) < 1e-6:
+        raise DataError("plane waves need a cell with three vectors")
+    isolated = empty_slabs(atoms) >= vacuum
+    for axis, lonely, periodic in zip("abc", isolated, atoms.pbc, strict=True):
+        if not periodic and not lonely:
+            raise DataError(
+                f"not periodic along {axis}, where the cell has less than {vacuum:g} Å of vacuum"
+            )
+    if isolated.all():
+        return None
+    mesh = np.where(isolated, 1, kspacing_to_grid(atoms, spacing))
+    if mesh.max() == 1:
+        mesh[~isolated] = 2
+    return mesh.tolist()
+
+
+def empty_slabs(atoms: Atoms) -> np.ndarray:
+    """Width (3,) in Å of the widest slab without atoms, across each lattice direction."""
+    heights = 1.0 / np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    s = np.sort(np.linalg.solve(atoms.cell.array.T, atoms.positions.T).T % 1.0, axis=0)
+    gaps = np.diff(np.vstack([s, s[:1] + 1.0]), axis=0)
+    return gaps.max(axis=0) * heights
+
+
+def _converged(output: str) -> bool:
+    """Whether the last estimate of the error is below the threshold.
+
+    The word of pw.x is not enough: with ``scf_must_converge = .false.`` release 6.7 stops after
+    the last iteration allowed, says that convergence has been achieved, and ends well.
+    """
+    threshold = re.search(r"scf convergence threshold\s*=\s*(\S+)", output)
+    accuracies = re.findall(r"estimated scf accuracy\s*<\s*(\S+)\s*Ry", output)
+    if threshold is None or not accuracies or "convergence has been achieved" not in output:
+        return False
+    return "convergence NOT achieved" not in output and float(accuracies[-1]) < float(threshold[1])
+
+
+def _espresso_failure(output: str, error: Exception | None) -> str:
+    """Why pw.x gave no labels, in its own words where it has some."""
+    iterations = re.findall(r"iteration #\s*(\d+)", output)
+    if "convergence NOT achieved" in output or (error is None and iterations):
+        return f"self-consistency not reached after {iterations[-1]} iterations"
+    block = re.search(r"%{20,}\s*\n(.*?)%{20,}", output, re.S)
+    if block:
+        return "pw.x: " + " ".join(block[1].split())
+    if isinstance(error, CalledProcessError):
+        how = f"signal {-error.returncode}" if error.returncode < 0 else str(error.returncode)
+        return f"pw.x ended with {how} and without a word"
+    if error is not None:
+        return f"output of pw.x cannot be read: {type(error).__name__}: {error}"
+    return "self-consistency not reached"
+
+
+def _raise_if_interrupted(error: Exception) -> None:
+    """Ctrl-C reaches the program too: that is no failure of the calculation."""
+    if isinstance(error, CalledProcessError) and error.returncode in _INTERRUPTED:
+        raise KeyboardInterrupt from error
+
+
+def _cpu_seconds(output: str) -> dict[str, float]:
+    """CPU time as pw.x prints it (``1m 2.50s``), in seconds."""
+    printed = _first(r"PWSCF\s+:\s+(.*?)\s*CPU", output, "")
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    found = re.findall(r"([\d.]+)\s*([dhms])", printed)
+    seconds = sum(float(number) * units[unit] for number, unit in found)
+    return {"cpu_seconds": round(seconds, 2)} if found else {}
+
+
+def _first(pattern: str, text: str, otherwise: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else otherwise
+
+
+def _digest(settings) -> str:
+    text = json.dumps(settings, sort_keys=True, default=str)
+    # The letter keeps readers of extended XYZ from taking digits for a number.
+    return "h" + hashlib.sha256(text.encode()).hexdigest()[:15]
