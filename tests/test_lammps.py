@@ -440,9 +440,13 @@ def test_readme_input_runs(tmp_path, model):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     script = readme.split("with this `in.hydrogen`:\n\n```\n")[1].split("```")[0]
     shutil.copy(model, tmp_path / "h2-pbe.hmlp")
-    write_data(hcp(2.4, (3, 3, 2), seed=3), tmp_path / "hydrogen.data")
+    atoms = hcp(2.4, (3, 3, 2), seed=3)
+    atoms.wrap()
+    write_data(atoms, tmp_path / "hydrogen.data")
     assert "run 1000\n" in script
-    lammps(tmp_path, script.replace("run 1000\n", "run 5\n"))
+    done = lammps(tmp_path, script.replace("run 1000\n", "run 5\n"))
+    warnings = [line for line in done.stdout.splitlines() if "WARNING" in line]
+    assert [line for line in warnings if "box skew" not in line] == []
 
 
 def test_mass_types(tmp_path):

@@ -16,7 +16,7 @@ from ase_hmlp._core.levels import BLOCK, N_ANGULAR
 from ase_hmlp.errors import StructureError, UnsupportedElementError
 from ase_hmlp.levels import PairLevel
 from ase_hmlp.model_io import Model, load_model
-from ase_hmlp.molecules import check_molecules, find_molecules
+from ase_hmlp.molecules import bond_shifts, check_molecules, find_molecules
 from ase_hmlp.neighbors import complete_cell
 
 #: Version of the model file's layout; the reader is ``hmlp_model.h``.
@@ -133,7 +133,10 @@ def write_data(atoms, path, bonds=None) -> LammpsData:
     box, origin = _box(atoms.positions, cell, pbc)
     lower, rotation = _lower_triangular(box)
     masses, types = _types(atoms.get_masses())
-    positions = (atoms.positions - origin) @ rotation
+    # Molecules in one piece, or LAMMPS finds image flags of bonded atoms inconsistent.
+    positions = atoms.positions.copy()
+    positions[molecules[:, 1]] += bond_shifts(positions, cell, pbc, molecules) @ cell
+    positions = (positions - origin) @ rotation
 
     yes = ("no", "yes")
     lines = [
