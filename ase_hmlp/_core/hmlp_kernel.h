@@ -546,6 +546,24 @@ HMLP_KERNEL void orientation_forces(const RadialTable& t, const Neighbours& nb, 
   }
 }
 
+/* Share what acts on a molecule's centre and bond vector out to its two atoms: adds to the forces
+ * and virials of both. `virial` is that of the centre's pairs. */
+inline void share_molecule(const double* bond, const double* centre_force, const double* de_dbond,
+                           const double* virial, double* force_a, double* force_b,
+                           double* virial_a, double* virial_b) {
+  double w[6];
+  std::memcpy(w, virial, sizeof w);
+  add_virial(1.0, bond, de_dbond, w);
+  for (int x = 0; x < 3; ++x) {
+    force_a[x] += 0.5 * centre_force[x] + de_dbond[x];
+    force_b[x] += 0.5 * centre_force[x] - de_dbond[x];
+  }
+  for (int x = 0; x < 6; ++x) {
+    virial_a[x] += 0.5 * w[x];
+    virial_b[x] += 0.5 * w[x];
+  }
+}
+
 } /* namespace hmlp */
 
 #endif

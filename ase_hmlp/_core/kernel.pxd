@@ -88,3 +88,6 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
     void orientation_forces(const RadialTable& t, const Neighbours& nb, int a, const Axis* axes,
                             const double* g, double* force, double* de_dbond,
                             double* virial) noexcept
+    void share_molecule(const double* bond, const double* centre_force, const double* de_dbond,
+                        const double* virial, double* force_a, double* force_b,
+                        double* virial_a, double* virial_b) noexcept

@@ -20,6 +20,9 @@ from ase_hmlp._core.kernel cimport (
 
 N_ANGULAR = MAX_ANGULAR
 
+#: Representatives in `Machine.record` come in blocks of this many.
+BLOCK = REP_BLOCK
+
 
 def evaluate_radial(int kind, double a, double b, const double[::1] r, double cutoff,
                     double inner, double outer):
@@ -83,6 +86,17 @@ cdef class Table:
         """Cutoff in Å."""
         return self.c.cutoff
 
+    @property
+    def record(self):
+        """What the kernel's struct holds, by field."""
+        return {
+            "channels": self.c.channels,
+            "n_nodes": self.c.n_nodes,
+            "spacing": self.c.spacing,
+            "cutoff": self.c.cutoff,
+            "nodes": self.nodes,
+        }
+
     def evaluate(self, const double[::1] r):
         """Interpolated values and slopes: array (2, n, channels)."""
         out = np.empty((2, r.shape[0], self.c.channels))
@@ -134,6 +148,19 @@ cdef class Machine:
         self.c.r0 = r0
         self.c.stretch_width = stretch_width
 
+    @property
+    def record(self):
+        """What the kernel's struct holds, by field; representatives padded and in blocks."""
+        fields = ("transform", "linear", "linear_stretch", "representatives", "rep_norm",
+                  "rep_bond", "alpha")
+        return {
+            "n_components": self.c.n_components,
+            "n_representatives": self.c.n_representatives,
+            **dict(zip(fields, self.arrays)),
+            "r0": self.c.r0,
+            "stretch_width": self.c.stretch_width,
+        }
+
 
 cdef class BondCurve:
     """The energy of a bond against its length; fields as in `ase_hmlp.levels.BondLevel`."""
@@ -148,6 +175,18 @@ cdef class BondCurve:
         self.c.r0 = r0
         self.c.lower = lower
         self.c.upper = upper
+
+    @property
+    def record(self):
+        """What the kernel's struct holds, by field."""
+        return {
+            "kind": self.c.kind,
+            "n_parameters": self.c.n_parameters,
+            "parameters": [self.c.parameters[k] for k in range(self.c.n_parameters)],
+            "r0": self.c.r0,
+            "lower": self.c.lower,
+            "upper": self.c.upper,
+        }
 
     def evaluate(self, const double[::1] r):
         """Energy (eV) and slope (eV/Å) at bond lengths r (n) in Å: array (2, n)."""

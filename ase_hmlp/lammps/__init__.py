@@ -1,0 +1,1 @@
+"""Pair style hmlp for LAMMPS: its sources, its plugin, and what LAMMPS reads."""

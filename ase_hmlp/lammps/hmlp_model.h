@@ -1,0 +1,181 @@
+/* The model file of pair_style hmlp, written by `hmlp export lammps`; no LAMMPS in here.
+ *
+ * Two lines of header, then one record a line:
+ *
+ *     hmlp-lammps <schema>
+ *     bytes <length of the rest> crc32 <of the rest, hexadecimal>
+ *     <key> <count> <count numbers, exact to the last bit>
+ *
+ * The arrays are those of the kernel's structs, element by element, so that reading is copying.
+ */
+#ifndef HMLP_MODEL_H
+#define HMLP_MODEL_H
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "hmlp_kernel.h"
+
+namespace hmlp {
+
+/* A radial basis and the regressor on its fingerprints; absent if it has no channels. */
+struct Level {
+  RadialTable table{};
+  Regressor regressor{};
+  bool present() const { return table.channels > 0; }
+};
+
+class Model {
+ public:
+  static constexpr int SCHEMA = 1;
+
+  double e0 = 0.0;
+  Bond bond{};
+  Level pair, orientation;
+  double bond_limits[2], bond_length[2]; /* refused outside the first, warned outside the second */
+  double contact, contact_limit;         /* warned below the first, refused below the second */
+  std::uint32_t checksum = 0;
+
+  Model(const Model&) = delete; /* the structs point into this object's own arrays */
+  Model& operator=(const Model&) = delete;
+
+  /* Throws std::runtime_error with the end of a sentence that begins with the file's name. */
+  explicit Model(const std::string& text) {
+    read_records(text);
+    e0 = numbers("e0", 1)[0];
+    read_pair_of("bond_limits", bond_limits);
+    read_pair_of("bond_length", bond_length);
+    contact = numbers("contact", 1)[0];
+    contact_limit = numbers("contact_limit", 1)[0];
+    if (integer("rep_block", 1, 1024) != REP_BLOCK || integer("angular", 1, 1024) != MAX_ANGULAR)
+      fail("was written for another version of the kernel: export it again");
+    bond.kind = integer("bond.kind", POLYNOMIAL, MORSE);
+    bond.n_parameters = integer("bond.n_parameters", 1, MAX_POLYNOMIAL);
+    const auto& p = numbers("bond.parameters", bond.n_parameters);
+    for (int k = 0; k < bond.n_parameters; ++k) bond.parameters[k] = p[k];
+    bond.r0 = numbers("bond.r0", 1)[0];
+    bond.lower = numbers("bond.lower", 1)[0];
+    bond.upper = numbers("bond.upper", 1)[0];
+    read_level("pair", pair, 1);
+    read_level("orientation", orientation, MAX_ANGULAR);
+  }
+
+ private:
+  std::map<std::string, std::vector<double>> records;
+
+  [[noreturn]] static void fail(const std::string& why) { throw std::runtime_error(why); }
+
+  static std::uint32_t crc32(const char* data, std::size_t n) {
+    std::uint32_t table[256];
+    for (std::uint32_t i = 0; i < 256; ++i) {
+      table[i] = i;
+      for (int k = 0; k < 8; ++k) table[i] = (table[i] >> 1) ^ ((table[i] & 1) * 0xEDB88320u);
+    }
+    std::uint32_t crc = 0xFFFFFFFFu;
+    for (std::size_t i = 0; i < n; ++i)
+      crc = (crc >> 8) ^ table[(crc ^ static_cast<unsigned char>(data[i])) & 0xFF];
+    return ~crc;
+  }
+
+  void read_records(const std::string& text) {
+    int schema = 0;
+    unsigned long long bytes = 0;
+    const auto first = text.find('\n');
+    if (text.compare(0, 12, "hmlp-lammps ") != 0 || first == std::string::npos ||
+        std::sscanf(text.c_str() + 12, "%d", &schema) != 1)
+      fail("is not a model file of pair style hmlp (write one with: hmlp export lammps)");
+    if (schema != SCHEMA)
+      fail("has schema " + std::to_string(schema) + " but this pair style reads schema " +
+           std::to_string(SCHEMA) + ": export it again");
+    const auto second = text.find('\n', first + 1);
+    if (second == std::string::npos ||
+        std::sscanf(text.c_str() + first, " bytes %llu crc32 %x", &bytes, &checksum) != 2 ||
+        text.size() - second - 1 < bytes)
+      fail("is truncated");
+    if (text.size() - second - 1 != bytes || crc32(text.c_str() + second + 1, bytes) != checksum)
+      fail("is damaged: its checksum does not match");
+    const char* c = text.c_str() + second + 1;
+    const char* const end = text.c_str() + text.size();
+    while (c < end) {
+      std::string key;
+      while (c < end && *c != ' ' && *c != '\n') key += *c++;
+      char* next;
+      const unsigned long long count = std::strtoull(c, &next, 10);
+      c = next;
+      if (count > bytes) fail("has an impossible record " + key);
+      auto& values = records[key];
+      values.resize(count);
+      for (auto& value : values) {
+        value = std::strtod(c, &next);
+        if (next == c || !std::isfinite(value)) fail("has a record " + key + " without numbers");
+        c = next;
+      }
+      if (c >= end || *c != '\n') fail("has a record " + key + " of another length than it says");
+      ++c;
+    }
+  }
+
+  const std::vector<double>& numbers(const std::string& key, std::size_t count) const {
+    const auto found = records.find(key);
+    if (found == records.end()) fail("lacks the record " + key);
+    if (found->second.size() != count)
+      fail("has " + std::to_string(found->second.size()) + " numbers in the record " + key +
+           " instead of " + std::to_string(count));
+    return found->second;
+  }
+
+  int integer(const std::string& key, int low, int high) const {
+    const double value = numbers(key, 1)[0];
+    if (!(value >= low && value <= high) || value != std::floor(value))
+      fail("has an impossible value of " + key);
+    return static_cast<int>(value);
+  }
+
+  void read_pair_of(const std::string& key, double* out) const {
+    const auto& values = numbers(key, 2);
+    out[0] = values[0];
+    out[1] = values[1];
+    if (out[0] > out[1]) fail("has an impossible value of " + key);
+  }
+
+  void read_level(const std::string& name, Level& level, int angular) const {
+    RadialTable& t = level.table;
+    t.channels = integer(name + ".channels", 0, MAX_RADIAL);
+    if (!t.channels) return;
+    t.n_nodes = integer(name + ".n_nodes", 2, 1 << 24);
+    t.spacing = numbers(name + ".spacing", 1)[0];
+    t.cutoff = numbers(name + ".cutoff", 1)[0];
+    t.nodes = numbers(name + ".nodes", std::size_t(2) * t.n_nodes * t.channels).data();
+    /* The kernel looks the nodes up by r / spacing, unchecked. */
+    if (t.channels % 4 || !(t.spacing > 0.0) || !(t.cutoff > 0.0) ||
+        t.cutoff > t.spacing * (t.n_nodes - 1) * (1.0 + 1e-12))
+      fail("has an impossible radial table of the " + name + " level");
+    Regressor& m = level.regressor;
+    m.n_fingerprints = t.channels * angular;
+    m.n_components = integer(name + ".n_components", 1, MAX_COMPONENTS);
+    m.n_representatives = integer(name + ".n_representatives", 0, 1 << 24);
+    if (m.n_representatives % REP_BLOCK)
+      fail("has an impossible number of representatives of the " + name + " level");
+    const std::size_t k = m.n_fingerprints, q = m.n_components, s = m.n_representatives;
+    m.transform = numbers(name + ".transform", q * k).data();
+    m.linear = numbers(name + ".linear", k).data();
+    m.linear_stretch = numbers(name + ".linear_stretch", k).data();
+    m.representatives = numbers(name + ".representatives", s * q).data();
+    m.rep_norm = numbers(name + ".rep_norm", s).data();
+    m.rep_bond = numbers(name + ".rep_bond", s).data();
+    m.alpha = numbers(name + ".alpha", s).data();
+    m.r0 = numbers(name + ".r0", 1)[0];
+    m.stretch_width = numbers(name + ".stretch_width", 1)[0];
+  }
+};
+
+} /* namespace hmlp */
+
+#endif

@@ -1,0 +1,613 @@
+/* pair_style hmlp: the loops over centres around the kernel header it shares with the Python
+ * package. No function of a distance or an angle is defined here.
+ *
+ * Two passes. The first computes fingerprints of owned atoms and owned molecules and the derivative
+ * of the energy with respect to them; these gradients go to ghosts; the second gathers forces, for
+ * each centre from its own gradient and its neighbours'. A molecule belongs to the process that
+ * owns its atom of lower ID; forces on the other atom, if that is a ghost, go home in LAMMPS's
+ * reverse communication, which is why newton has to be on. */
+#include "pair_hmlp.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "domain.h"
+#include "error.h"
+#include "force.h"
+#include "memory.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "update.h"
+#include "utils.h"
+
+#include "hmlp_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+using namespace LAMMPS_NS;
+
+double PairHMLP::comm_asked = 0.0;
+
+namespace {
+
+double dist_sq(const double *a, const double *b)
+{
+  const double dx = a[0] - b[0], dy = a[1] - b[1], dz = a[2] - b[2];
+  return dx * dx + dy * dy + dz * dz;
+}
+
+}    // namespace
+
+/* ---------------------------------------------------------------- construction, input ---- */
+
+PairHMLP::PairHMLP(LAMMPS *lmp) : Pair(lmp)
+{
+  single_enable = 0;    // energies are not sums over pairs
+  restartinfo = 1;
+  one_coeff = 1;
+  manybody_flag = 1;
+  unit_convert_flag = 0;
+  no_virial_fdotr_compute = 1;    // the kernel gives the virial of each centre
+  centroidstressflag = CENTROID_NOTAVAIL;
+  comm_forward = 1;
+}
+
+PairHMLP::~PairHMLP()
+{
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+  }
+}
+
+void PairHMLP::settings(int narg, char ** /*arg*/)
+{
+  if (narg) error->all(FLERR, "pair_style hmlp takes no arguments");
+}
+
+/* pair_coeff * * FILE H, or one of H, D, T for each atom type */
+void PairHMLP::coeff(int narg, char **arg)
+{
+  const int n = atom->ntypes;
+  if (narg < 4 || strcmp(arg[0], "*") != 0 || strcmp(arg[1], "*") != 0)
+    error->all(FLERR, "pair style hmlp needs: pair_coeff * * FILE H");
+  if (narg != 4 && narg != 3 + n)
+    error->all(FLERR, "pair_coeff of pair style hmlp needs one element, or one for each of {} types",
+               n);
+  for (int k = 3; k < narg; ++k)
+    if (strcmp(arg[k], "H") != 0 && strcmp(arg[k], "D") != 0 && strcmp(arg[k], "T") != 0)
+      error->all(FLERR, "Pair style hmlp knows the elements H, D and T only, not {}", arg[k]);
+  load(arg[2]);
+  if (!allocated) {
+    allocated = 1;
+    memory->create(setflag, n + 1, n + 1, "pair:setflag");
+    memory->create(cutsq, n + 1, n + 1, "pair:cutsq");
+  }
+  for (int i = 1; i <= n; ++i)
+    for (int k = 1; k <= n; ++k) setflag[i][k] = 1;
+}
+
+void PairHMLP::load(const std::string &path)
+{
+  // One process reads: thousands that open one file bring a file system down.
+  std::string text;
+  bigint size = -1;
+  if (comm->me == 0) {
+    std::ifstream in(path, std::ios::binary);
+    text.assign(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+    if (in && text.size() < MAXSMALLINT) size = text.size();
+  }
+  MPI_Bcast(&size, 1, MPI_LMP_BIGINT, 0, world);
+  if (size < 0) error->all(FLERR, "Model file {} of pair style hmlp cannot be read", path);
+  text.resize(size);
+  MPI_Bcast(&text[0], static_cast<int>(size), MPI_CHAR, 0, world);
+  try {
+    model = std::make_unique<hmlp::Model>(text);
+  } catch (std::exception &exc) {
+    error->all(FLERR, "{} {}", path, exc.what());
+  }
+  model_file = path;
+  comm_forward = 1 + model->pair.table.channels +
+      hmlp::MAX_ANGULAR * model->orientation.table.channels;
+}
+
+/* ---------------------------------------------------------------- set-up ---------------- */
+
+/* A neighbouring centre is listed through the nearer of its atoms to our first atom. */
+double PairHMLP::list_cutoff() const
+{
+  const double half = 0.5 * model->bond_limits[1];
+  const double centre = model->orientation.table.cutoff;
+  const double far = model->orientation.present() ? std::hypot(centre + half, half) : 0.0;
+  return std::max(model->pair.table.cutoff, std::max(far, model->bond_limits[1]));
+}
+
+/* How far from its first atom a molecule needs other atoms, both of each molecule. */
+double PairHMLP::reach() const
+{
+  return std::max(list_cutoff(), model->orientation.table.cutoff + model->bond_limits[1]);
+}
+
+void PairHMLP::init_style()
+{
+  if (!model) error->all(FLERR, "Pair style hmlp has no model: pair_coeff is missing");
+  if (strcmp(update->unit_style, "metal") != 0)
+    error->all(FLERR, "Pair style hmlp needs units metal, not {}", update->unit_style);
+  if (!force->newton_pair)
+    error->all(FLERR, "Pair style hmlp needs newton on: forces on ghost atoms have to go home");
+  if (atom->molecular != Atom::MOLECULAR)
+    error->all(FLERR, "Pair style hmlp needs an atom style with bonds, such as bond or full, not {}",
+               atom->get_style());
+  if (atom->map_style == Atom::MAP_NONE)
+    error->all(FLERR, "Pair style hmlp needs an atom map to find bonded partners");
+  if (comm->mode != Comm::SINGLE)
+    error->all(FLERR, "Pair style hmlp needs comm_modify mode single");
+
+  const double needed = reach() + neighbor->skin;
+  const bool told = comm->cutghostuser > 0.0 && comm->cutghostuser != comm_asked;
+  if (told && comm->cutghostuser < needed)
+    error->all(FLERR, "Communication cutoff {} is shorter than the {:.4f} that pair style hmlp needs",
+               comm->cutghostuser, needed);
+  if (!told) comm->cutghostuser = comm_asked = needed;
+
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+}
+
+double PairHMLP::init_one(int i, int j)
+{
+  if (!setflag[i][j]) error->all(FLERR, "Pair style hmlp has no model: pair_coeff is missing");
+  return list_cutoff();
+}
+
+/* ---------------------------------------------------------------- restart --------------- */
+
+void PairHMLP::write_restart(FILE *fp)
+{
+  const int length = static_cast<int>(model_file.size());
+  fwrite(&length, sizeof(int), 1, fp);
+  fwrite(model_file.data(), 1, length, fp);
+  fwrite(&model->checksum, sizeof model->checksum, 1, fp);
+  fwrite(&comm_asked, sizeof comm_asked, 1, fp);
+}
+
+void PairHMLP::read_restart(FILE *fp)
+{
+  int length = 0;
+  std::uint32_t checksum = 0;
+  std::string path;
+  if (comm->me == 0) {
+    utils::sfread(FLERR, &length, sizeof(int), 1, fp, nullptr, error);
+    path.resize(length);
+    utils::sfread(FLERR, &path[0], 1, length, fp, nullptr, error);
+    utils::sfread(FLERR, &checksum, sizeof checksum, 1, fp, nullptr, error);
+    utils::sfread(FLERR, &comm_asked, sizeof comm_asked, 1, fp, nullptr, error);
+  }
+  MPI_Bcast(&length, 1, MPI_INT, 0, world);
+  MPI_Bcast(&checksum, sizeof checksum, MPI_BYTE, 0, world);
+  MPI_Bcast(&comm_asked, 1, MPI_DOUBLE, 0, world);
+  path.resize(length);
+  MPI_Bcast(&path[0], length, MPI_CHAR, 0, world);
+  // A restart may be carried to where the model is elsewhere: then pair_coeff has to say where.
+  int there = comm->me == 0 ? std::ifstream(path).good() : 0;
+  MPI_Bcast(&there, 1, MPI_INT, 0, world);
+  if (!there) {
+    if (comm->me == 0)
+      error->warning(FLERR, "Model file {} of the restart is not here: pair_coeff has to name it",
+                     path);
+    return;
+  }
+  char star[] = "*", element[] = "H";
+  char *args[] = {star, star, &path[0], element};
+  coeff(4, args);
+  if (model->checksum != checksum)
+    error->all(FLERR, "Model file {} is not the one that the restart was written with", path);
+}
+
+/* ---------------------------------------------------------------- one evaluation -------- */
+
+void PairHMLP::compute(int eflag, int vflag)
+{
+  ev_init(eflag, vflag);
+  if (neighbor->ago == 0 || partner.size() != static_cast<std::size_t>(atom->nlocal + atom->nghost))
+    rebuild();
+  update_molecules();
+
+  pair_energies();
+  molecule_energies();
+  message = GRADIENTS;
+  comm->forward_comm(this);
+  pair_forces();
+  molecule_forces();
+}
+
+/* Which atoms are bonded and which centres are neighbours, after LAMMPS has made its lists. */
+void PairHMLP::rebuild()
+{
+  find_partners();
+  find_molecules();
+  build_lists();
+
+  const std::size_t n = atom->nlocal + atom->nghost, m = first_atom.size();
+  bonds.resize(3 * m);
+  centres.resize(3 * m);
+  axes.resize(m);
+  pair_gradient.resize(n * model->pair.table.channels);
+  pair_slope.assign(n, 0.0);
+  gradient.resize(m * molecule_row());
+  molecule_slope.resize(n_owned);
+}
+
+/* Several processes may find something wrong; the first of them speaks for all. */
+void PairHMLP::stop_if(const std::string &problem)
+{
+  int mine = problem.empty() ? comm->nprocs : comm->me, first;
+  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world);
+  if (first == comm->nprocs) return;
+  int length = static_cast<int>(problem.size());
+  MPI_Bcast(&length, 1, MPI_INT, first, world);
+  std::string text = problem;
+  text.resize(length);
+  MPI_Bcast(&text[0], length, MPI_CHAR, first, world);
+  error->all(FLERR, text);
+}
+
+std::string PairHMLP::bond_problem(int a, int b) const
+{
+  return fmt::format("The bond between atoms {} and {} is {:.3f} A long; energies of pair style hmlp "
+                     "mean something from {:.3f} to {:.3f} A",
+                     atom->tag[a], atom->tag[b], std::sqrt(dist_sq(atom->x[a], atom->x[b])),
+                     model->bond_limits[0], model->bond_limits[1]);
+}
+
+void PairHMLP::find_partners()
+{
+  const int nlocal = atom->nlocal, n = nlocal + atom->nghost;
+  const tagint *tag = atom->tag;
+  std::string problem;
+  partner_tag.assign(n, 0);
+  partner.assign(n, -1);
+  for (int i = 0; i < nlocal && problem.empty(); ++i) {
+    const int n_bonds = atom->nspecial[i][0];
+    if (n_bonds == 1)
+      partner_tag[i] = atom->special[i][0];
+    else
+      problem = fmt::format("Atom {} has {} bonds: pair style hmlp needs one", tag[i],
+                            n_bonds ? std::to_string(n_bonds) : "no");
+  }
+  stop_if(problem);
+  message = PARTNERS;
+  comm->forward_comm(this, 1);
+
+  // Positions of ghosts are images: of the partner's images the nearest is the bonded one.
+  double **x = atom->x;
+  const double limit = model->bond_limits[1] * model->bond_limits[1];
+  for (int i = 0; i < n; ++i) {
+    int k = atom->map(partner_tag[i]);
+    if (k >= 0) k = domain->closest_image(i, k);
+    if (k >= 0 && dist_sq(x[i], x[k]) < limit)
+      partner[i] = k;
+    else if (i < nlocal && problem.empty())
+      problem = k >= 0 ? bond_problem(i, k)
+                       : fmt::format("Atom {} is bonded to atom {}, which is missing or far away",
+                                     tag[i], partner_tag[i]);
+  }
+  stop_if(problem);
+}
+
+/* Every atom of lower ID, owned or ghost, carries a molecule, even where its partner is out of sight:
+ * sender and receiver of a gradient then agree on who carries one. */
+void PairHMLP::find_molecules()
+{
+  const int nlocal = atom->nlocal, n = nlocal + atom->nghost;
+  const tagint *tag = atom->tag;
+  molecule.assign(n, -1);
+  first_atom.clear();
+  second_atom.clear();
+  n_owned = 0;
+  for (int i = 0; i < n; ++i) {
+    if (tag[i] > partner_tag[i]) continue;
+    const int k = partner[i];
+    const bool whole = k >= 0 && partner[k] == i;
+    molecule[i] = static_cast<int>(first_atom.size());
+    if (whole) molecule[k] = molecule[i];
+    first_atom.push_back(i);
+    second_atom.push_back(whole ? k : -1);
+    if (i < nlocal) ++n_owned;
+  }
+  std::string problem;
+  for (int i = 0; i < nlocal && problem.empty(); ++i)
+    if (molecule[i] < 0 || second_atom[molecule[i]] < 0)
+      problem = fmt::format("Which image of atom {} is bonded to atom {} is ambiguous: the box is too "
+                            "small for molecules", partner_tag[i], tag[i]);
+  stop_if(problem);
+}
+
+void PairHMLP::CompactList::clear()
+{
+  first.assign(1, 0);
+  index.clear();
+  longest = 0;
+}
+
+void PairHMLP::CompactList::close()
+{
+  longest = std::max(longest, static_cast<int>(index.size()) - first.back());
+  first.push_back(static_cast<int>(index.size()));
+}
+
+void PairHMLP::build_lists()
+{
+  double **x = atom->x;
+  const int nlocal = atom->nlocal;
+  const double skin = neighbor->skin;
+  const double pair_range = model->pair.present() ? model->pair.table.cutoff + skin : 0.0;
+  const double centre_range =
+      model->orientation.present() ? model->orientation.table.cutoff + skin : 0.0;
+  const std::size_t n_molecules = first_atom.size();
+  std::vector<double> centre(3 * n_molecules);
+  for (std::size_t m = 0; m < n_molecules; ++m)
+    for (int c = 0; c < 3 && second_atom[m] >= 0; ++c)
+      centre[3 * m + c] = 0.5 * (x[first_atom[m]][c] + x[second_atom[m]][c]);
+
+  pairs.clear();
+  for (int i = 0; i < nlocal; ++i) {
+    for (int k = 0; k < list->numneigh[i]; ++k) {
+      const int b = list->firstneigh[i][k] & NEIGHMASK;
+      // Only the bonded image is left out: the partner's other images are other molecules.
+      if (b != partner[i] && dist_sq(x[i], x[b]) < pair_range * pair_range)
+        pairs.index.push_back(b);
+    }
+    pairs.close();
+  }
+
+  centre_pairs.clear();
+  std::vector<int> seen_by(n_molecules, -1);    // a molecule is met through both its atoms
+  for (int m = 0; m < n_owned; ++m) {
+    const int i = first_atom[m];
+    seen_by[m] = m;
+    for (int k = 0; k < list->numneigh[i]; ++k) {
+      const int b = molecule[list->firstneigh[i][k] & NEIGHMASK];
+      if (b < 0 || second_atom[b] < 0 || seen_by[b] == m) continue;
+      seen_by[b] = m;
+      if (dist_sq(&centre[3 * m], &centre[3 * b]) < centre_range * centre_range)
+        centre_pairs.index.push_back(b);
+    }
+    centre_pairs.close();
+  }
+
+  const std::size_t longest = std::max(pairs.longest, centre_pairs.longest);
+  d.resize(3 * longest + 3);
+  r.resize(longest + 1);
+  j.resize(longest + 1);
+}
+
+void PairHMLP::update_molecules()
+{
+  double **x = atom->x;
+  const tagint *tag = atom->tag;
+  const double shortest = model->bond_limits[0], longest = model->bond_limits[1];
+  for (std::size_t m = 0; m < first_atom.size(); ++m) {
+    if (second_atom[m] < 0) continue;
+    const double *a = x[first_atom[m]], *b = x[second_atom[m]];
+    hmlp::Axis &axis = axes[m];
+    const double bond[3] = {b[0] - a[0], b[1] - a[1], b[2] - a[2]};
+    axis.length = std::sqrt(hmlp::dot3(bond, bond));
+    for (int c = 0; c < 3; ++c) {
+      bonds[3 * m + c] = bond[c];
+      centres[3 * m + c] = a[c] + 0.5 * bond[c];
+      axis.u[c] = bond[c] / axis.length;
+    }
+    if (static_cast<int>(m) >= n_owned) continue;
+    // Written so that NaN fails as well.
+    if (!(axis.length >= shortest && axis.length <= longest))
+      error->one(FLERR, bond_problem(first_atom[m], second_atom[m]));
+    if (!warned_bond &&
+        (axis.length < model->bond_length[0] || axis.length > model->bond_length[1])) {
+      warned_bond = true;
+      error->warning(FLERR,
+                     "The bond between atoms {} and {} is {:.3f} A long; the training data of pair "
+                     "style hmlp have {:.3f} to {:.3f} A",
+                     tag[first_atom[m]], tag[second_atom[m]], axis.length, model->bond_length[0],
+                     model->bond_length[1]);
+    }
+  }
+}
+
+/* Neighbours of centre i inside the cutoff. */
+hmlp::Neighbours PairHMLP::gather(const double *points, const CompactList &near, int i,
+                                  double cutoff)
+{
+  const double *a = points + 3 * static_cast<std::size_t>(i);
+  const double cutoff_sq = cutoff * cutoff;
+  int n = 0;
+  for (int k = near.first[i]; k < near.first[i + 1]; ++k) {
+    const double *b = points + 3 * static_cast<std::size_t>(near.index[k]);
+    const double dx = b[0] - a[0], dy = b[1] - a[1], dz = b[2] - a[2];
+    const double rsq = dx * dx + dy * dy + dz * dz;
+    d[3 * n] = dx;
+    d[3 * n + 1] = dy;
+    d[3 * n + 2] = dz;
+    r[n] = rsq;
+    j[n] = near.index[k];
+    n += rsq < cutoff_sq;    // without a branch: whatever is outside is overwritten
+  }
+  for (int k = 0; k < n; ++k) r[k] = std::sqrt(r[k]);
+  return {n, d.data(), r.data(), j.data()};
+}
+
+void PairHMLP::check_contact(int i, const hmlp::Neighbours &nb)
+{
+  const double *nearest = std::min_element(nb.r, nb.r + nb.n);
+  if (nearest == nb.r + nb.n || *nearest >= model->contact) return;
+  const tagint a = atom->tag[i], b = atom->tag[nb.j[nearest - nb.r]];
+  if (*nearest < model->contact_limit)
+    error->one(FLERR,
+               "Atoms {} and {} of different molecules are {:.3f} A apart; below {:.3f} A energies "
+               "of pair style hmlp mean nothing",
+               a, b, *nearest, model->contact_limit);
+  if (warned_contact) return;
+  warned_contact = true;
+  error->warning(FLERR,
+                 "Atoms {} and {} of different molecules are {:.3f} A apart; the training data of "
+                 "pair style hmlp have {:.3f} A and more",
+                 a, b, *nearest, model->contact);
+}
+
+/* ---------------------------------------------------------------- first pass ------------ */
+
+void PairHMLP::pair_energies()
+{
+  const hmlp::Level &level = model->pair;
+  const int nlocal = atom->nlocal;
+  const std::size_t channels = level.table.channels;
+  const double *points = nlocal ? atom->x[0] : nullptr;
+  double v[hmlp::MAX_RADIAL];
+  for (int i = 0; i < nlocal; ++i) {
+    double energy = model->e0;
+    if (level.present()) {
+      const hmlp::Neighbours nb = gather(points, pairs, i, level.table.cutoff);
+      check_contact(i, nb);
+      hmlp::radial_fingerprints(level.table, nb, v);
+      energy += hmlp::regressor_energy(level.regressor, v, axes[molecule[i]].length,
+                                       pair_gradient.data() + channels * i, &pair_slope[i]);
+    }
+    tally_energy(i, energy);
+  }
+}
+
+void PairHMLP::molecule_energies()
+{
+  const hmlp::Level &level = model->orientation;
+  const std::size_t row = molecule_row();
+  double w[hmlp::MAX_FINGERPRINTS];
+  for (int m = 0; m < n_owned; ++m) {
+    const hmlp::Value bond = hmlp::bond_energy(model->bond, axes[m].length);
+    double energy = bond.f, slope = 0.0;
+    if (level.present()) {
+      const hmlp::Neighbours nb = gather(centres.data(), centre_pairs, m, level.table.cutoff);
+      hmlp::orientation_fingerprints(level.table, nb, axes[m], axes.data(), w);
+      energy += hmlp::regressor_energy(level.regressor, w, axes[m].length, gradient.data() + row * m,
+                                       &slope);
+    }
+    molecule_slope[m] = bond.df + slope;
+    tally_energy(first_atom[m], 0.5 * energy);
+    tally_energy(second_atom[m], 0.5 * energy);
+  }
+}
+
+/* ---------------------------------------------------------------- second pass ----------- */
+
+void PairHMLP::pair_forces()
+{
+  const hmlp::Level &level = model->pair;
+  if (!level.present()) return;
+  const int nlocal = atom->nlocal;
+  const double *points = nlocal ? atom->x[0] : nullptr;
+  for (int i = 0; i < nlocal; ++i) {
+    const hmlp::Neighbours nb = gather(points, pairs, i, level.table.cutoff);
+    double virial[6] = {};
+    hmlp::radial_forces(level.table, nb, pair_gradient.data(), i, atom->f[i], virial);
+    tally_virial(i, virial);
+  }
+}
+
+void PairHMLP::molecule_forces()
+{
+  const hmlp::Level &level = model->orientation;
+  double **f = atom->f;
+  for (int m = 0; m < n_owned; ++m) {
+    const int a = first_atom[m], b = second_atom[m];
+    const double slope = molecule_slope[m] + pair_slope[a] + pair_slope[b];
+    double force[3] = {}, virial[6] = {}, virial_a[6] = {}, virial_b[6] = {}, de_dbond[3];
+    for (int c = 0; c < 3; ++c) de_dbond[c] = slope * axes[m].u[c];
+    if (level.present()) {
+      const hmlp::Neighbours nb = gather(centres.data(), centre_pairs, m, level.table.cutoff);
+      hmlp::orientation_forces(level.table, nb, m, axes.data(), gradient.data(), force, de_dbond,
+                               virial);
+    }
+    hmlp::share_molecule(&bonds[3 * m], force, de_dbond, virial, f[a], f[b], virial_a, virial_b);
+    tally_virial(a, virial_a);
+    tally_virial(b, virial_b);
+  }
+}
+
+/* ---------------------------------------------------------------- sums ------------------ */
+
+void PairHMLP::tally_energy(int i, double energy)
+{
+  if (eflag_global) eng_vdwl += energy;
+  if (eflag_atom) eatom[i] += energy;
+}
+
+/* The kernel's virial is dE/dstrain in the order xx yy zz yz xz xy; LAMMPS's has the other sign
+ * and the order xx yy zz xy xz yz. */
+void PairHMLP::tally_virial(int i, const double *w)
+{
+  if (!vflag_either) return;
+  const double v[6] = {-w[0], -w[1], -w[2], -w[5], -w[4], -w[3]};
+  for (int c = 0; c < 6; ++c) {
+    if (vflag_global) virial[c] += v[c];
+    if (vflag_atom) vatom[i][c] += v[c];
+  }
+}
+
+/* ---------------------------------------------------------------- communication --------- */
+
+int PairHMLP::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
+{
+  if (message == PARTNERS) {
+    for (int k = 0; k < n; ++k) buf[k] = ubuf(partner_tag[atoms[k]]).d;
+    return n;
+  }
+  const std::size_t channels = model->pair.table.channels, row = molecule_row();
+  double *out = buf;
+  for (int k = 0; k < n; ++k) {
+    const int i = atoms[k];
+    *out++ = pair_slope[i];
+    out = std::copy_n(pair_gradient.data() + channels * i, channels, out);
+    if (carries(i)) out = std::copy_n(gradient.data() + row * molecule[i], row, out);
+  }
+  return static_cast<int>(out - buf);
+}
+
+void PairHMLP::unpack_forward_comm(int n, int first, double *buf)
+{
+  if (message == PARTNERS) {
+    for (int k = 0; k < n; ++k) partner_tag[first + k] = static_cast<tagint>(ubuf(buf[k]).i);
+    return;
+  }
+  const std::size_t channels = model->pair.table.channels, row = molecule_row();
+  for (int i = first; i < first + n; ++i) {
+    pair_slope[i] = *buf++;
+    std::copy_n(buf, channels, pair_gradient.data() + channels * i);
+    buf += channels;
+    if (!carries(i)) continue;
+    std::copy_n(buf, row, gradient.data() + row * molecule[i]);
+    buf += row;
+  }
+}
+
+/* Whether atom i brings its molecule's gradient along. */
+bool PairHMLP::carries(int i) const
+{
+  return atom->tag[i] < partner_tag[i];
+}
+
+/* Numbers in the gradient of one molecule. */
+std::size_t PairHMLP::molecule_row() const
+{
+  return hmlp::MAX_ANGULAR * static_cast<std::size_t>(model->orientation.table.channels);
+}
+
+double PairHMLP::memory_usage()
+{
+  const auto bytes = [](const auto &v) { return double(v.capacity() * sizeof(v[0])); };
+  return Pair::memory_usage() + bytes(partner_tag) + bytes(partner) + bytes(molecule) +
+      bytes(first_atom) + bytes(second_atom) + bytes(pairs.first) + bytes(pairs.index) +
+      bytes(centre_pairs.first) + bytes(centre_pairs.index) + bytes(bonds) + bytes(centres) +
+      bytes(axes) + bytes(pair_gradient) + bytes(pair_slope) + bytes(gradient) +
+      bytes(molecule_slope);
+}
