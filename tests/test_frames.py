@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from ase.units import GPa
 from toy_models import hcp
 
 import ase_hmlp.training
 from ase_hmlp.errors import DataError, LabelError
 from ase_hmlp.training.frames import frame_from_atoms, read_frames
-from ase_hmlp.training.weights import GPA, Weights, targets
+from ase_hmlp.training.weights import Weights, targets
 
 SEED_DATA = Path(ase_hmlp.training.__file__).parent / "data" / "h2-pbe-qe.extxyz.xz"
 
@@ -36,7 +37,7 @@ def test_shipped_data():
     assert {f.group for f in frames} == {
         *("crystal", "hcp", "liquid", "hot-crystal", "hot-hcp", "hot-liquid")
     }
-    pressure = [-f.stress[:3].mean() / GPA for f in frames]
+    pressure = [-f.stress[:3].mean() / GPa for f in frames]
     # The range the data's README states, GPa.
     assert 3.0 < min(pressure) < 4.0 and 240.0 < max(pressure) < 242.0
     assert len({f.digest for f in frames}) == 735

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from ase.units import GPa
 
 from ase_hmlp.model_io import Model, load_model
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.frames import Frame, read_frames
-from ase_hmlp.training.weights import GPA
 
 #: Name of the row over all families.
 ALL = "all"
@@ -87,7 +87,7 @@ def predict(potential: Potential, frames: list[Frame]) -> Predictions:
         result = potential.evaluate(frame.geometry(*cutoffs))
         energy.append((frame.energy / frame.n_atoms, result.energies.sum() / frame.n_atoms))
         label = np.full(6, np.nan) if frame.stress is None else frame.stress
-        stress.append((label / GPA, result.virials.sum(axis=0) / frame.volume / GPA))
+        stress.append((label / GPa, result.virials.sum(axis=0) / frame.volume / GPa))
         forces.append((frame.forces.ravel(), result.forces.ravel()))
         owner.append(np.full(3 * frame.n_atoms, n))
     both = np.array(stress).transpose(1, 0, 2)

@@ -14,6 +14,7 @@ from time import perf_counter, strftime
 
 import joblib
 import numpy as np
+from ase.units import GPa
 from sklearn.base import clone
 from sklearn.model_selection import LeaveOneGroupOut
 
@@ -25,7 +26,6 @@ from ase_hmlp.training.config import TrainingConfig, read_config
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
 from ase_hmlp.training.fit import Progress, silent
 from ase_hmlp.training.frames import Frame, file_digest, read_frames
-from ase_hmlp.training.weights import GPA
 
 #: A bond may leave the range seen in training by this much (Å) before energies mean nothing.
 BOND_MARGIN = 0.1
@@ -143,7 +143,7 @@ def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
     """What frames cover; families in `limits` count for bonds and contacts only."""
     bulk = [f for f in frames if f.group not in limits and f.pbc.all()] or frames
     volumes = [f.volume / f.n_atoms for f in bulk]
-    pressures = [-f.stress[:3].mean() / GPA for f in bulk if f.stress is not None] or [0.0, 500.0]
+    pressures = [-f.stress[:3].mean() / GPa for f in bulk if f.stress is not None] or [0.0, 500.0]
     bonds = np.concatenate([np.linalg.norm(f.bond_vectors(), axis=1) for f in frames])
     contact = min(f.shortest_contact for f in frames)
     low, high = float(bonds.min()), float(bonds.max())

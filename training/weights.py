@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from ase.units import GPa
 
 from ase_hmlp.training.frames import Frame
-
-#: GPa in eV/Å³ (CODATA, as ASE has it).
-GPA = 1.0 / 160.21766208
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Weights:
         The virial's are infinite for a frame without stress label.
         """
         more = self.strength(frame)
-        virial = self.stress * GPA * frame.volume * more if frame.stress is not None else np.inf
+        virial = self.stress * GPa * frame.volume * more if frame.stress is not None else np.inf
         return np.concatenate(
             [
                 [self.energy * frame.n_atoms * more],
