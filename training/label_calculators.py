@@ -94,6 +94,8 @@ class EspressoSection(Section):
     pseudopotential : file of hydrogen
     kspacing : largest distance between k-points, 1/Å, without 2 pi
     small_kspacing : the same for cells of up to `small_cell` atoms
+    shifted_from : cells of at least this many atoms have the mesh shifted by half a division, which
+        converges faster where there are few divisions; 0 for never
     vacuum : directions in which the cell holds an empty slab at least this wide (Å) need no
         k-points; a cell with three such directions gets the Gamma point alone, any other never
     threads : OMP_NUM_THREADS of each pw.x; two serial jobs beat one on two threads
@@ -107,6 +109,7 @@ class EspressoSection(Section):
     kspacing: PositiveFloat = 0.08
     small_kspacing: PositiveFloat = 0.05
     small_cell: int = Field(8, ge=0)
+    shifted_from: int = Field(0, ge=0)
     vacuum: PositiveFloat = 5.0
     threads: PositiveInt = 1
     input_data: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -148,6 +151,8 @@ class EspressoSection(Section):
             "input_data": RECIPE | {k.lower(): v for k, v in self.input_data.items()},
             "kspacing": [self.kspacing, self.small_kspacing, self.small_cell, self.vacuum],
         }
+        if self.shifted_from:  # outputs from before there was this choice stay valid
+            settings["shifted_from"] = self.shifted_from
         return Labeller(_digest(settings), _Espresso(self, str(folder), sha256))
 
 
@@ -163,6 +168,7 @@ class _Espresso:
             raise DataError("the pseudopotential is for hydrogen only")
         spacing = section.kspacing if len(atoms) > section.small_cell else section.small_kspacing
         mesh = k_mesh(atoms, spacing, section.vacuum)
+        shifted = mesh is not None and 0 < section.shifted_from <= len(atoms)
         variables = RECIPE | {k.lower(): v for k, v in section.input_data.items()}
         # By env: workers may be threads, and the process's own environment is not ours to change.
         # Open MPI refuses root, as in a container, unless told twice.
@@ -176,7 +182,8 @@ class _Espresso:
             pseudopotentials={"H": section.pseudopotential},
             input_data=variables | _FIXED,
             kpts=mesh,
-            koffset=(0, 0, 0),
+            # No shift where there is one division: that is across vacuum.
+            koffset=[int(shifted and k > 1) for k in mesh or (1, 1, 1)],
         )
         written = scratch / "espresso.pwo"
         try:
@@ -196,11 +203,13 @@ class _Espresso:
             float(results["energy"]),
             results["forces"],
             results["stress"],
-            self._describe(output, variables, mesh),
+            self._describe(output, variables, mesh, shifted),
             _cpu_seconds(output),
         )
 
-    def _describe(self, output: str, variables: dict, mesh: list[int] | None) -> str:
+    def _describe(
+        self, output: str, variables: dict, mesh: list[int] | None, shifted: bool
+    ) -> str:
         release = _first(r"Program PWSCF v\.(\S+)", output, "of unknown version")
         functional = _first(r"Exchange-correlation\s*=\s*(.*?)\s*\n", output, "unknown functional")
         functional = " ".join(functional.split())
@@ -211,7 +220,8 @@ class _Espresso:
         if v.pop("occupations") == "smearing":
             parts.append(f"{v.pop('smearing')} smearing {v.pop('degauss')} Ry")
         parts.append(f"conv_thr {v.pop('conv_thr'):.0e}")
-        parts.append("k-points " + ("gamma" if mesh is None else "x".join(map(str, mesh))))
+        points = "gamma" if mesh is None else "x".join(map(str, mesh))
+        parts.append(f"k-points {points}{' shifted' if shifted else ''}")
         parts += [f"{k} {v[k]}" for k in v if v[k] != RECIPE.get(k)]
         parts.append(f"{self.section.pseudopotential} sha256:{self.sha256[:16]}")
         return "; ".join(parts)
