@@ -53,7 +53,7 @@ import lzma
 import os
 import signal
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ from ase_hmlp.simulate.build import supercell
 from ase_hmlp.simulate.relax import relax
 from ase_hmlp.training.append_only import split_frames
 from ase_hmlp.training.data.generate_contacts import MEAN_BOND, PADDING, make_pair
-from ase_hmlp.training.frames import iterate_structures
+from ase_hmlp.training.frames import iterate_structures, read_frames
 from ase_hmlp.training.label import RunSection, label_frames
 from ase_hmlp.training.label_calculators import EspressoSection
 
@@ -250,7 +250,7 @@ def _large():
         ("I+fluid", 90, 900, ("hex", 2, 2, 6)),
         ("I+fluid", 150, 900, ("ortho", 2, 1, 6)),
     ]
-    test = (2, 5, 8)  # one of each kind, at three pressures
+    test = (0, 6, 10)  # one of each kind, at three pressures
     return [
         Trajectory("large", phase, p, t, n, "test" if n in test else "train", 4, size)
         for n, (phase, p, t, size) in enumerate(points)
@@ -866,7 +866,7 @@ def explored(trajectory, folder):
     return list(iterate_structures(path)) if path.exists() else []
 
 
-def pack(output, trajectories) -> Counter:
+def pack(output, trajectories) -> Path:
     """Write what is labelled, in the order of the plan, to ``<output>.xz``.
 
     The running file is only read: a labelling run may go on.
@@ -877,28 +877,55 @@ def pack(output, trajectories) -> Counter:
         Of `label_frames`.
     trajectories : list of Trajectory
         The plan.
-
-    Returns
-    -------
-    Counter
-        Frames by family and split.
     """
     order = {trajectory.name: n for n, trajectory in enumerate(trajectories)}
+    # Without what a kill, or a run that is writing just now, left half-written.
     text = b"".join(split_frames(output.read_bytes())).decode()
     finished = []
     for atoms in ase.io.read(io.StringIO(text), ":", format="extxyz"):
         drop = ("label_id", "label_settings", "label_date", "label_seconds")
         atoms.info = {key: value for key, value in atoms.info.items() if key not in drop}
         number = int(atoms.info["source"].rsplit("/", 1)[1])
-        finished.append(((order[atoms.info["trajectory"]], number), atoms))
-    finished.sort(key=lambda item: item[0])
+        finished.append((order[atoms.info["trajectory"]], number, atoms))
+    finished.sort(key=lambda item: item[:2])
     stream = io.StringIO()
-    ase.io.write(stream, [atoms for _, atoms in finished], format="extxyz")
-    packed = output.with_name(output.name + ".xz")
-    partial = output.with_name(output.name + ".partial")
+    ase.io.write(stream, [atoms for *_, atoms in finished], format="extxyz")
+    packed = output.with_name(f"{output.name}.xz")
+    partial = output.with_name(f"{output.name}.xz.partial")
     partial.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
     os.replace(partial, packed)
-    return Counter((atoms.info["group"], atoms.info["split"]) for _, atoms in finished)
+    return packed
+
+
+def print_ranges(path) -> None:
+    """Print what each family of a labelled file spans.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    """
+    families = defaultdict(list)
+    for atoms, frame in zip(iterate_structures(path), read_frames(path), strict=True):
+        families[frame.group].append((atoms.info["split"], frame))
+    print(
+        f"{'family':10s} train test {'atoms':>8s} {'Å³/atom':>11s} {'GPa':>13s} {'bond Å':>13s} "
+        f"{'contact Å':>11s} {'force eV/Å, median, max':>24s}"
+    )
+    for family, members in sorted(families.items()):
+        count = Counter(split for split, _ in members)
+        frames = [frame for _, frame in members]
+        atoms = [frame.n_atoms for frame in frames]
+        volumes = [frame.volume / frame.n_atoms for frame in frames]
+        pressures = [-frame.stress[:3].mean() / units.GPa for frame in frames]
+        bonds = np.linalg.norm(np.vstack([frame.bond_vectors() for frame in frames]), axis=1)
+        contacts = [frame.shortest_contact for frame in frames]
+        largest = [np.linalg.norm(frame.forces, axis=1).max() for frame in frames]
+        print(
+            f"{family:10s} {count['train']:5d} {count['test']:4d} {min(atoms):4d}-{max(atoms):3d} "
+            f"{min(volumes):6.2f}-{max(volumes):5.1f} {min(pressures):6.1f}-{max(pressures):6.1f} "
+            f"{min(bonds):6.3f}-{max(bonds):6.3f} {min(contacts):5.2f}-{max(contacts):5.2f} "
+            f"{np.median(largest):17.2f} {max(largest):6.2f}"
+        )
 
 
 def main():
@@ -914,40 +941,30 @@ def main():
     parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
     parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
     parser.add_argument("--limit", type=int, help="only the first N trajectories of the plan")
-    parser.add_argument("--block", type=int, default=12, help="trajectories between two stages")
-    parser.add_argument(
-        "--only", choices=("explore", "label", "pack"), help="one stage, on what there is"
-    )
+    parser.add_argument("--block", type=int, default=6, help="trajectories between two stages")
+    parser.add_argument("--pack", action="store_true", help="only pack what is labelled")
     arguments = parser.parse_args()
 
-    output = arguments.output
+    output, trajectories = arguments.output, plan()
     folder = output.with_suffix(".explored")
-    folder.mkdir(parents=True, exist_ok=True)
-    trajectories = plan()[: arguments.limit]
-    labeller = EspressoSection(
-        command=arguments.command, pseudo_dir=str(arguments.pseudo_dir.resolve()), **CALCULATOR
-    ).labeller()
     # As on Ctrl-C, so that the calculations in flight end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for start in range(0, len(trajectories), arguments.block):
-        block = trajectories[start : start + arguments.block]
-        if arguments.only == "pack":
-            break
-        if arguments.only == "label":
-            block = [t for t in block if (folder / f"{t.name}.extxyz").exists()]
-        found = joblib.Parallel(n_jobs=arguments.workers, batch_size=1)(
-            joblib.delayed(explored)(trajectory, folder) for trajectory in block
-        )
-        print(f"explored {start + len(block)} of {len(trajectories)}", flush=True)
-        if arguments.only != "explore":
+    if not arguments.pack:
+        labeller = EspressoSection(
+            command=arguments.command, pseudo_dir=str(arguments.pseudo_dir.resolve()), **CALCULATOR
+        ).labeller()
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = trajectories[: arguments.limit]
+        for start in range(0, len(wanted), arguments.block):
+            block = wanted[start : start + arguments.block]
+            found = joblib.Parallel(n_jobs=arguments.workers, batch_size=1)(
+                joblib.delayed(explored)(trajectory, folder) for trajectory in block
+            )
             frames = [atoms for frames in found for atoms in frames]
-            label_frames(frames, output, labeller, RunSection(workers=arguments.workers))
-            print(f"labelled {len(frames)} frames of these", flush=True)
-    if output.exists():
-        counts = pack(output, trajectories)
-        print(f"{counts.total()} frames in {output}.xz")
-        for (family, split), n in sorted(counts.items()):
-            print(f"  {family:10s} {split:6s} {n}")
+            print(f"{start} of {len(wanted)} trajectories; {len(frames)} frames next", flush=True)
+            run = RunSection(workers=arguments.workers)
+            label_frames(frames, output, labeller, run, retry_failed=True)
+    print_ranges(pack(output, trajectories))
     failures = output.with_suffix(".failed.jsonl")
     if failures.exists():
         print(f"some failed, see {failures}")
