@@ -109,7 +109,6 @@ SEPARATIONS_S = (1.4, 1.7, 2.05, 2.45, 2.9, 3.5, 4.2, 6.0)
 HCP_CELLS = {
     16: (("hex", 2, 2, 1), ("ortho", 2, 1, 1)),
     24: (("hex", 3, 2, 1), ("ortho", 3, 1, 1), ("ortho", 1, 1, 3), ("hex", 2, 3, 1)),
-    32: (("hex", 2, 2, 2), ("ortho", 2, 1, 2), ("ortho", 2, 2, 1)),
 }
 
 
@@ -210,13 +209,13 @@ def _phase_ii():
     pressures = (20, 60, 100, 150, 200)
     temperatures = (50, 100, 200, 300, 450, 600)
     points = [
-        (phase, p, temperatures[(i + j) % 6], _knight(i, j), 16)
+        (phase, p, temperatures[(i + j) % 6], _knight(i, j))
         for i, phase in enumerate(PHASES_II)
         for j, p in enumerate(pressures)
     ]
     return [
-        Trajectory("phase-II", phase, p, t, n, split, 6, (size,))
-        for n, (phase, p, t, split, size) in enumerate(points)
+        Trajectory("phase-II", phase, p, t, n, split, 3 if phase == "P6122-36" else 6, (16,))
+        for n, (phase, p, t, split) in enumerate(points)
     ]
 
 
@@ -230,7 +229,7 @@ def _fluid():
         if t >= 0.8 * melting_temperature(p)
     ]
     return [
-        Trajectory("fluid", "fluid", p, t, n, split, 7, cheapest((24, 32)[n % 4 == 0], p))
+        Trajectory("fluid", "fluid", p, t, n, split, 7, cheapest(24, p))
         for n, (p, t, split) in enumerate(points)
     ]
 
