@@ -105,10 +105,11 @@ SEPARATIONS = (1.57, 1.88, 2.25, 2.7, 3.2, 3.85, 4.6)
 SEPARATIONS_S = (1.4, 1.7, 2.05, 2.45, 2.9, 3.5, 4.2, 6.0)
 
 # Repeats of the hexagonal (4 atoms) or orthorhombic (8 atoms) cell of close-packed molecules. The
-# cost of a frame goes with its atoms, and with how much finer the mesh is than it need be.
+# cost of a frame goes with its atoms, and with how much finer the mesh is than it need be. No
+# molecule has its own image for a nearest neighbour.
 HCP_CELLS = {
     16: (("hex", 2, 2, 1), ("ortho", 2, 1, 1)),
-    24: (("hex", 3, 2, 1), ("ortho", 3, 1, 1), ("ortho", 1, 1, 3), ("hex", 2, 3, 1)),
+    24: (("hex", 3, 2, 1), ("ortho", 3, 1, 1), ("hex", 2, 3, 1)),
 }
 
 
