@@ -252,7 +252,17 @@ def _large():
     ]
     test = (0, 6, 10)  # one of each kind, at three pressures
     return [
-        Trajectory("large", phase, p, t, n, "test" if n in test else "train", 4, size)
+        # Fewer of the largest: each takes as long as ten small frames.
+        Trajectory(
+            "large",
+            phase,
+            p,
+            t,
+            n,
+            "test" if n in test else "train",
+            2 if size == ("ortho", 4, 2, 2) else 4,
+            size,
+        )
         for n, (phase, p, t, size) in enumerate(points)
     ]
 
