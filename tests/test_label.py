@@ -564,6 +564,31 @@ def test_espresso_that_does_not_converge_is_found_out(tmp_path, must):
 
 
 @needs_espresso
+def test_large_cells_can_have_their_mesh_shifted(tmp_path):
+    crystal = phase("P21c-8")
+    slab = crystal.copy()
+    slab.cell[2] *= 3  # empty along c: one division, which a shift would move off Gamma
+    section = {"kspacing": 0.2, "small_kspacing": 0.2, "input_data": LOOSE}
+    never = EspressoSection(**section).labeller()
+    larger, this = (EspressoSection(shifted_from=n, **section).labeller() for n in (9, 8))
+    assert len({never.settings, larger.settings, this.settings}) == 3
+    energies, meshes = [], []
+    for n, (labeller, atoms) in enumerate(
+        [(never, crystal), (larger, crystal), (this, crystal), (this, slab)]
+    ):
+        (tmp_path / str(n)).mkdir()
+        labels = labeller.compute(atoms, tmp_path / str(n))
+        energies.append(labels.energy / 8)
+        text = (tmp_path / str(n) / "espresso.pwi").read_text()
+        meshes.append(text.split("K_POINTS automatic")[1].split("\n")[1])
+        assert ("shifted" in labels.label) == (n >= 2)
+    assert meshes == ["2 3 2  0 0 0", "2 3 2  0 0 0", "2 3 2  1 1 1", "2 3 1  1 1 0"]
+    assert energies[1] == pytest.approx(energies[0], abs=1e-7)
+    # Another mesh of the same crystal: so coarse that they differ, by less than a bond is worth.
+    assert 1e-3 < abs(energies[2] - energies[0]) < 0.3
+
+
+@needs_espresso
 def test_espresso_errors_are_reported_in_its_words(tmp_path):
     labeller = espresso(smearing="butter")
     result = label_frames([phase("P21c-8")], tmp_path / "out.extxyz", labeller, SERIAL)

@@ -145,7 +145,7 @@ class EspressoSection(Section):
                 f"{error.strerror}."
             ) from error
         sha256 = hashlib.sha256(content).hexdigest()
-        settings = {
+        settings: dict[str, Any] = {
             "code": "Quantum ESPRESSO",
             "sha256": sha256,
             "input_data": RECIPE | {k.lower(): v for k, v in self.input_data.items()},
