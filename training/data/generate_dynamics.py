@@ -605,7 +605,12 @@ def hold(atoms, trajectory, rng, settle, apart, count):
     dynamics.run(round(settle / step))
     frames = []
     for _ in range(count):
-        dynamics.run(round(apart / step))
+        try:
+            dynamics.run(round(apart / step))
+        except HMLPError:  # a molecule broke: what was before it is as good as any
+            if not frames:
+                raise
+            break
         frames.append(atoms.copy())
     return frames
 
