@@ -270,17 +270,14 @@ def test_committed_frames_are_labelled_molecules_by_the_one_recipe(committed):
 
 
 def test_labels_agree_with_the_pressure_dynamics_was_held_at(committed):
-    """A slipped unit or sign would be off by far more than a small cell's fluctuation.
+    """A slipped unit or sign would be off by as much as the pressure itself, up to 200 GPa.
 
-    The potential's own error is below 1 GPa; a snapshot of a dozen molecules fluctuates by some
-    10 GPa and lacks the kinetic part, up to 20 GPa at 2500 K: so means, and generous ones.
+    A snapshot of a dozen molecules fluctuates by some 10 GPa, and where the potential errs most,
+    at 200 GPa, its pressure is 7 GPa off. The kinetic part, up to 20 GPa, is in no label.
     """
-    for family in ("phase-I", "phase-II", "fluid"):
-        held = [a for a in committed if a.info["group"] == family]
-        wanted = np.array([a.info["pressure"] for a in held])
-        kinetic = np.array(
-            [len(a) * units.kB * a.info["temperature"] / a.get_volume() / units.GPa for a in held]
-        )
-        got = np.array([-a.get_stress()[:3].mean() / units.GPa for a in held]) + kinetic
-        assert np.mean(got - wanted) == pytest.approx(0.0, abs=5.0)
-        assert np.corrcoef(got, wanted)[0, 1] > 0.95
+    held = [a for a in committed if a.info["group"] in ("phase-I", "phase-II", "fluid")]
+    kinetic = [len(a) * units.kB * a.info["temperature"] / a.get_volume() for a in held]
+    got = (np.array(kinetic) - [a.get_stress()[:3].mean() for a in held]) / units.GPa
+    off = got - [a.info["pressure"] for a in held]
+    assert abs(off.mean()) < 7.0
+    assert off.std() < 10.0
