@@ -64,7 +64,7 @@ def test_any_first_part_of_the_plan_is_a_small_whole_one(part):
     for kind, count in whole.items():
         expected = part * count
         if kind[0] == "large":
-            expected = min(part / generator.LARGE_BY, 1.0) * count
+            expected = max(0.0, part - generator.LARGE_FROM) / (1 - generator.LARGE_FROM) * count
         # Each kind is spread evenly: off by one at either end, and by the others' rounding.
         assert abs(first[kind] - expected) <= 1.0 + 0.02 * count
 
