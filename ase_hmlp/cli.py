@@ -370,6 +370,7 @@ def evaluate(model, data, by, as_json):
             "model": result.model,
             "frames": result.frames,
             "seen_in_training": result.seen,
+            "fitted_zeros": result.fitted_zeros,
             "rows": [_without_nan(row.to_dict()) for row in rows],
         }
         click.echo(json_format.dumps(answer, indent=2))
@@ -378,6 +379,11 @@ def evaluate(model, data, by, as_json):
 
     console = Console()
     console.print(_error_table(f"Errors of {result.model}", rows))
+    for name, zero in result.fitted_zeros.items():
+        console.print(
+            f"The model has no energy zero of source {name!r}: the median of these frames, "
+            f"{1e3 * zero:+.2f} meV/atom above the model's, was taken off."
+        )
     if result.seen:
         console.print(
             f"{result.seen} of {result.frames} frames were in the training data: "

@@ -42,6 +42,10 @@ class Frame:
     parent : str
         Source of the frame this one was made from, if any: it stays on its parent's side of any
         split.
+    source_set : str
+        Which labels share an energy zero with its own: one code, one set of settings.
+    weight : float
+        What its squared residuals are multiplied by in a fit.
     """
 
     positions: np.ndarray
@@ -54,6 +58,8 @@ class Frame:
     group: str
     source: str
     parent: str = ""
+    source_set: str = ""
+    weight: float = 1.0
     _geometry: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -113,8 +119,9 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     atoms : ase.Atoms
         With a calculator (or `ase.calculators.singlepoint`) that holds energy and forces;
         ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
-        source of the frame it was made from, ``arrays["partner"]`` the bonded partner of each
-        atom; all of these may be missing.
+        source of the frame it was made from, ``info["source_set"]`` the set of labels with one
+        energy zero, ``arrays["partner"]`` the bonded partner of each atom; all of these may be
+        missing.
     where : str
         How to call the frame in messages.
 
@@ -162,6 +169,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         str(atoms.info.get("group", atoms.info.get("config_type", "all"))),
         str(atoms.info.get("source", where)),
         str(atoms.info.get("parent", "")),
+        str(atoms.info.get("source_set", "")),
     )
 
 
