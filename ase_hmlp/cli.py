@@ -344,6 +344,39 @@ def label(config, retry_failed):
         console.print(f"Labelled frames: {result.output}", markup=False)
 
 
+# ---------------------------------------------------------------- import
+
+
+@main.command("import")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; NAME-import beside CONFIG by default.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier import there.")
+@_debug
+def import_frames(config, files, output, overwrite):
+    """Import labelled frames of other codes, as the TOML file CONFIG says.
+
+    FILES, if given, in place of the configuration's input: data of n2p2 or RuNNer, or anything ASE
+    reads. Converts units, checks signs, sets aside what is not fit for training, with the reason.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from ase_hmlp.training.importing import import_from_config, report_lines
+
+    with _TrainingProgress(Console(stderr=True)) as progress:
+        result = import_from_config(config, files, output, overwrite, progress)
+    console = Console()
+    console.print(Markdown("\n".join(report_lines(result))))
+    for name, frames in result.files.items():
+        console.print(f"{result.folder / name}: {frames} frames", soft_wrap=True, markup=False)
+
+
 # ---------------------------------------------------------------- evaluate, info
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from ase import Atoms
@@ -89,7 +90,8 @@ class Frame:
 
     def bond_vectors(self) -> np.ndarray:
         """Vectors (m, 3) from the first to the second atom of each molecule, Å."""
-        return self.geometry(1.0, 1.0).bonds
+        known = next(iter(self._geometry.values()), None)  # bonds do not depend on cutoffs
+        return (self.geometry(1.0, 1.0) if known is None else known).bonds
 
     @cached_property
     def shortest_contact(self) -> float:
@@ -173,8 +175,33 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     )
 
 
-def iterate_structures(path) -> Iterator[Atoms]:
+def open_text(path) -> TextIO:
+    """A text file, decompressed in memory if its suffix says so.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or its compression is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Data file {path} does not exist.")
+    if path.suffix not in _DECOMPRESS:
+        return path.open()
+    try:
+        return io.StringIO(_DECOMPRESS[path.suffix](path.read_bytes()).decode())
+    except Exception as error:  # whatever the libraries raise
+        raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def iterate_structures(path, format: str | None = None) -> Iterator[Atoms]:
     """Structures of a file that ASE reads, labelled or not; see `read_frames`.
+
+    Parameters
+    ----------
+    path : str or Path
+    format : str, optional
+        ASE's name of the format; guessed unless given, extended XYZ in a compressed file.
 
     Raises
     ------
@@ -187,13 +214,14 @@ def iterate_structures(path) -> Iterator[Atoms]:
     n = 0
     try:
         if path.suffix in _DECOMPRESS:
-            text = _DECOMPRESS[path.suffix](path.read_bytes()).decode()
-            images = iread(io.StringIO(text), index=":", format="extxyz")
+            images = iread(open_text(path), index=":", format=format or "extxyz")
         else:
-            images = iread(path, index=":")
+            images = iread(path, index=":", format=format)
         for atoms in images:
             yield atoms
             n += 1
+    except DataError:
+        raise
     except Exception as error:  # readers raise whatever they meet
         raise DataError(f"Frame {n} of {path} cannot be read: {error}.") from error
 
