@@ -344,6 +344,39 @@ def label(config, retry_failed):
         console.print(f"Labelled frames: {result.output}", markup=False)
 
 
+# ---------------------------------------------------------------- import
+
+
+@main.command("import")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; NAME-import beside CONFIG by default.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier import there.")
+@_debug
+def import_frames(config, files, output, overwrite):
+    """Import labelled frames of other codes, as the TOML file CONFIG says.
+
+    FILES, if given, in place of the configuration's input: data of n2p2 or RuNNer, or anything ASE
+    reads. Converts units, checks signs, sets aside what is not fit for training, with the reason.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from ase_hmlp.training.importing import import_from_config, report_lines
+
+    with _TrainingProgress(Console(stderr=True)) as progress:
+        result = import_from_config(config, files, output, overwrite, progress)
+    console = Console()
+    console.print(Markdown("\n".join(report_lines(result))))
+    for name, frames in result.files.items():
+        console.print(f"{result.folder / name}: {frames} frames", soft_wrap=True, markup=False)
+
+
 # ---------------------------------------------------------------- evaluate, info
 
 
@@ -370,6 +403,7 @@ def evaluate(model, data, by, as_json):
             "model": result.model,
             "frames": result.frames,
             "seen_in_training": result.seen,
+            "fitted_zeros": result.fitted_zeros,
             "rows": [_without_nan(row.to_dict()) for row in rows],
         }
         click.echo(json_format.dumps(answer, indent=2))
@@ -378,6 +412,11 @@ def evaluate(model, data, by, as_json):
 
     console = Console()
     console.print(_error_table(f"Errors of {result.model}", rows))
+    for name, zero in result.fitted_zeros.items():
+        console.print(
+            f"The model has no energy zero of source {name!r}: the median of these frames, "
+            f"{1e3 * zero:+.2f} meV/atom above the model's, was taken off."
+        )
     if result.seen:
         console.print(
             f"{result.seen} of {result.frames} frames were in the training data: "

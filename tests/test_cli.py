@@ -59,7 +59,8 @@ def test_importing_the_command_line_loads_nothing_heavy(tmp_path):
 
 def test_help_and_version():
     assert hmlp("--version").output == f"hmlp, version {__version__}\n"
-    for command in ((), ("demo",), ("train",), ("label",), ("evaluate",), ("info",)):
+    commands = ("demo", "train", "import", "label", "evaluate", "info")
+    for command in ((), *((name,) for name in commands)):
         result = hmlp(*command, "--help")
         assert result.exit_code == 0
         assert "Usage:" in result.output

@@ -53,6 +53,26 @@ def level_lines(held_out: dict[str, Predictions]) -> list[str]:
     return lines
 
 
+def zero_lines(training: dict) -> list[str]:
+    """A Markdown table of the sources' energy zeros, if there are several."""
+    zeros = training.get("zeros", {})
+    if len(zeros) < 2:
+        return []
+    return [
+        "",
+        "Energies of one source are comparable, of two sources not: each has its own zero, found "
+        "by the fit. The model's energies are on the first one's.",
+        "",
+        "| source | energy zero meV/atom | weight |",
+        "|---|---|---|",
+        *(
+            f"| {name or 'unnamed'} | {1e3 * zero:+.2f} "
+            f"| {', '.join(f'{w:g}' for w in training['weights'][name])} |"
+            for name, zero in zeros.items()
+        ),
+    ]
+
+
 def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictions, folder) -> Path:
     """Write ``NAME.md`` and ``NAME.png`` into the folder of the model file.
 
@@ -108,7 +128,8 @@ def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictio
         *(f"| {f['name']} | `{f['sha256'][:16]}…` |" for f in t["files"]),
         "",
         f"{t['frames']} frames, " + ", ".join(f"{n} {g}" for g, n in t["groups"].items()) + ". "
-        f"{t['rejected']} frames left out for bonds outside the configured limits.",
+        f"{t['rejected']} frames left out for being outside the configured limits.",
+        *zero_lines(t),
         "",
         "## Domain",
         "",

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ase_hmlp.fingerprints import damped_sines, gaussians, quadrupole
 from ase_hmlp.training.fit import HierarchicalPotential, LevelSpec
+from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.sections import Section, read_toml
 from ase_hmlp.training.weights import Weights
+
+
+class SourceSection(Section):
+    """Labels of one origin: one code, one set of settings, one energy zero.
+
+    Attributes
+    ----------
+    files : paths, relative to the configuration file
+    name : of the source, in place of what the frames themselves say (``info["source_set"]``)
+    zero : "own" has the fit find its energy zero; "shared" takes that of the first frame's source
+    weight : what the squared residuals are multiplied by
+    limits : frames outside are left out
+    """
+
+    files: list[str] = Field(min_length=1)
+    name: str = ""
+    zero: Literal["own", "shared"] = "own"
+    weight: PositiveFloat = 1.0
+    limits: Limits = Limits()
 
 
 class DataSection(Section):
@@ -18,14 +38,27 @@ class DataSection(Section):
     Attributes
     ----------
     files : paths, relative to the configuration file
+    source : further sources; see `SourceSection`
     always : families that are never held out: they pin down limits no thermal frame reaches
     min_bond, max_bond : bond lengths (Å) outside which a frame is left out
     """
 
-    files: list[str] = Field(min_length=1)
+    files: list[str] = Field(default_factory=list)
+    source: list[SourceSection] = Field(default_factory=list)
     always: list[str] = Field(default_factory=list)
     min_bond: PositiveFloat = 0.5
     max_bond: PositiveFloat = 1.15
+
+    @model_validator(mode="after")
+    def _has_files(self):
+        if not self.sources:
+            raise ValueError("there must be files, or a source")
+        return self
+
+    @property
+    def sources(self) -> list[SourceSection]:
+        """`files`, if any, and then `source`; the first one's energy zero is the model's."""
+        return ([SourceSection(files=self.files)] if self.files else []) + self.source
 
 
 class SplitSection(Section):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ class Predictions:
     Attributes
     ----------
     group : (f,) families
+    source : (f,) sources, `Frame.source_set`
     n_atoms : (f,)
     energy : (2, f) reference and prediction, eV/atom
     pressure : (2, f) GPa; NaN where a frame has no stress label
@@ -32,6 +34,7 @@ class Predictions:
     """
 
     group: np.ndarray
+    source: np.ndarray
     n_atoms: np.ndarray
     energy: np.ndarray
     pressure: np.ndarray
@@ -45,6 +48,7 @@ class Predictions:
         offsets = np.cumsum([0, *(len(p.group) for p in parts[:-1])])
         return cls(
             np.concatenate([p.group for p in parts]),
+            np.concatenate([p.source for p in parts]),
             np.concatenate([p.n_atoms for p in parts]),
             np.concatenate([p.energy for p in parts], axis=1),
             np.concatenate([p.pressure for p in parts], axis=1),
@@ -52,6 +56,28 @@ class Predictions:
             np.concatenate([p.forces for p in parts], axis=1),
             np.concatenate([p.frame_of_force + k for p, k in zip(parts, offsets, strict=True)]),
         )
+
+    def on_one_zero(self, zeros: Mapping[str, float]) -> tuple[Predictions, dict[str, float]]:
+        """Take the energy zeros of the sources off the labels.
+
+        Parameters
+        ----------
+        zeros : how far a source's energies lie above the potential's, eV/atom
+
+        Returns
+        -------
+        predictions : Predictions
+        fitted : dict
+            The zeros of the sources that `zeros` does not name: the medians of what the
+            potential leaves of their energies.
+        """
+        rest = self.energy[0] - self.energy[1]
+        fitted = {
+            name: float(np.median(rest[self.source == name]))
+            for name in sorted(set(self.source.tolist()) - set(zeros))
+        }
+        zero = np.array([({**zeros, **fitted})[name] for name in self.source.tolist()])
+        return replace(self, energy=np.stack([self.energy[0] - zero, self.energy[1]])), fitted
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,7 @@ def predict(potential: Potential, frames: list[Frame]) -> Predictions:
     both = np.array(stress).transpose(1, 0, 2)
     return Predictions(
         np.array([f.group for f in frames]),
+        np.array([f.source_set for f in frames]),
         np.array([f.n_atoms for f in frames]),
         np.array(energy).T,
         -both[:, :, :3].mean(axis=2),
@@ -134,16 +161,29 @@ def _mae_rmse(d) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class FileEvaluation:
-    """Errors of a model on data files, and how many of the frames it was trained on."""
+    """Errors of a model on data files.
+
+    Attributes
+    ----------
+    model : str
+    rows : list of ErrorRow
+    frames, seen : int
+        How many there are, and how many of them the model was trained on.
+    fitted_zeros : dict of float
+        Energy zeros (eV/atom) of the sources the model does not know: fitted to these very frames.
+    """
 
     model: str
     rows: list[ErrorRow]
     frames: int
     seen: int
+    fitted_zeros: dict[str, float]
 
 
 def evaluate_files(model: str | Path | Model, paths) -> FileEvaluation:
-    """Errors of a model on labelled files.
+    """Errors of a model on labelled files, each source on its own energy zero.
+
+    Frames that name no source have the zero of the model.
 
     Parameters
     ----------
@@ -154,6 +194,6 @@ def evaluate_files(model: str | Path | Model, paths) -> FileEvaluation:
     frames = [frame for path in paths for frame in read_frames(path)]
     known = set(np.asarray(model.training.get("frame_digests", ())).tolist())
     seen = sum(frame.digest in known for frame in frames)
-    return FileEvaluation(
-        model.name, error_table(predict(model.potential, frames)), len(frames), seen
-    )
+    zeros = {"": 0.0, **model.training.get("zeros", {})}
+    predictions, fitted = predict(model.potential, frames).on_one_zero(zeros)
+    return FileEvaluation(model.name, error_table(predictions), len(frames), seen, fitted)

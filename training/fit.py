@@ -99,6 +99,10 @@ class HierarchicalPotential(BaseEstimator):
     stages_ : dict of Potential
         The potential after each level: "bond", "pair", "orientation", and "all" as in
         `potential_`.
+    zeros_ : dict of dict of float
+        By stage as in `stages_`, then by source (`Frame.source_set`): how far the zero of its
+        energies lies above the potential's, eV/atom.  Only differences mean anything: the first
+        frame's source has zero by definition.
     report_ : dict
         What was chosen and how long it took.
     """
@@ -126,6 +130,8 @@ class HierarchicalPotential(BaseEstimator):
         self.report_ = {"seconds": {}, "frames": len(X)}
         # Root mean square of each fingerprint, by level: what the linear coefficients scale with.
         self._spread: dict[type, np.ndarray] = {}
+        self._sources = list(dict.fromkeys(frame.source_set for frame in X))
+        self.zeros_: dict[str, dict[str, float]] = {}
         weights = self.weights or Weights()
         chosen = [f for f in X if not self.bond_groups or f.group in self.bond_groups]
         if not chosen:
@@ -135,7 +141,7 @@ class HierarchicalPotential(BaseEstimator):
         with lap(self.report_, "bond"):
             bond, scores = fit_bond(chosen, self.bond, weights)
             self.report_["bond"] = {"form": bond.form, "r0": bond.r0, "scores": scores}
-            self.stages_ = {"bond": self._with_zero(X, Potential(0.0, bond))}
+            self.stages_ = {"bond": self._with_zero(X, Potential(0.0, bond), "bond")}
         potential = Potential(0.0, bond)
         if self.pair is None:
             self.potential_ = self.stages_["bond"]
@@ -254,21 +260,39 @@ class HierarchicalPotential(BaseEstimator):
             [[done.energies.sum()], -done.forces.ravel(), done.virials.sum(axis=0)]
         )
 
-    def _with_zero(self, frames, potential: Potential) -> Potential:
-        """The potential with the energy zero that suits the frames best."""
-        rest = [self._residual(f, potential)[0] / f.n_atoms for f in frames]
-        return replace(potential, e0=potential.e0 + float(np.median(rest)))
+    def _with_zero(self, frames, potential: Potential, stage: str) -> Potential:
+        """The potential with the energy zeros that suit the frames best."""
+        rest = np.array([self._residual(f, potential)[0] / f.n_atoms for f in frames])
+        source = np.array([f.source_set for f in frames])
+        zeros = np.array([np.median(rest[source == name]) for name in self._sources])
+        self._keep_zeros(stage, zeros[1:] - zeros[0])
+        return replace(potential, e0=potential.e0 + float(zeros[0]))
+
+    def _zero_rows(self, frame: Frame, n_labels: int) -> np.ndarray:
+        """What a frame's labels depend on the zeros by: (sources, labels).
+
+        Its energy holds the first source's zero and, unless it is of the first, the difference
+        to that of its own.
+        """
+        rows = np.zeros((len(self._sources), n_labels))
+        rows[[0, self._sources.index(frame.source_set)], 0] = frame.n_atoms
+        return rows
+
+    def _keep_zeros(self, stage: str, differences) -> None:
+        """Note how far the sources after the first lie above it."""
+        zeros = (0.0, *map(float, differences))
+        self.zeros_[stage] = dict(zip(self._sources, zeros, strict=True))
 
     def _equations(self, frames, potential, designs, weights, progress) -> NormalEquations:
-        """One streaming pass over the frames: energy zero, pair, orientation coefficients."""
-        equations = NormalEquations.zeros(1 + sum(d.n_coefficients for d in designs))
+        """One streaming pass over the frames: energy zeros, pair, orientation coefficients."""
+        n_zeros = len(self._sources)
+        equations = NormalEquations.zeros(n_zeros + sum(d.n_coefficients for d in designs))
         for n, frame in enumerate(frames):
             geometry = self._geometry(frame)
             blocks = [design.rows(geometry) for design in designs]
-            zero = np.zeros((1, blocks[0].shape[1]))
-            zero[0, 0] = frame.n_atoms
+            zeros = self._zero_rows(frame, blocks[0].shape[1])
             equations.add(
-                np.vstack([zero, *blocks]), self._residual(frame, potential), weights.sigma(frame)
+                np.vstack([zeros, *blocks]), self._residual(frame, potential), weights.sigma(frame)
             )
             progress("design matrix", n + 1, len(frames))
         self.report_["observations"] = equations.n_observations
@@ -278,7 +302,8 @@ class HierarchicalPotential(BaseEstimator):
     def _solve(self, potential, designs, equations) -> None:
         """Solve level by level, each for what the one before leaves over; then both together."""
         specs = (self.pair, self.orientation)[: len(designs)]
-        edges = np.cumsum([1, *(d.n_coefficients for d in designs)])
+        n_zeros = len(self._sources)
+        edges = np.cumsum([n_zeros, *(d.n_coefficients for d in designs)])
         penalty = np.zeros_like(equations.matrix)
         for spec, design, first in zip(specs, designs, edges[:-1], strict=True):
             middle, last = first + design.n_linear, first + design.n_coefficients
@@ -288,7 +313,7 @@ class HierarchicalPotential(BaseEstimator):
                 linear = np.concatenate([linear, linear * spec.stretch_width**2])
             penalty[range(first, middle), range(first, middle)] = linear
             penalty[middle:last, middle:last] = gram(design.regressor) / spec.prior**2
-        # The energy zero is fitted with the pair level and kept by the orientation level.
+        # The energy zeros are fitted with the pair level and kept by the orientation level.
         known = np.zeros(0)
         bounds = [0, *edges[1:]]
         for name, first, last in zip(LEVELS, bounds[:-1], bounds[1:], strict=False):
@@ -298,12 +323,15 @@ class HierarchicalPotential(BaseEstimator):
             known = np.concatenate([known, solution.coefficients])
             self.report_[f"{name} jitter"] = solution.jitter
             self.stages_[name] = self._fill(potential, designs, edges, known)
+            self._keep_zeros(name, known[1:n_zeros])
         self.potential_ = self.stages_[name]
+        self.zeros_["all"] = self.zeros_[name]
         if len(designs) == 2 and (self.joint or self.variance):
             solution = equations.solve(penalty)
             self.report_["joint jitter"] = solution.jitter
             if self.joint:
                 self.potential_ = self._fill(potential, designs, edges, solution.coefficients)
+                self._keep_zeros("all", solution.coefficients[1:n_zeros])
         if self.variance:
             self.potential_ = self._with_variance(specs, edges, solution)
         self.stages_["all"] = self.potential_

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from ase import Atoms
@@ -42,6 +43,10 @@ class Frame:
     parent : str
         Source of the frame this one was made from, if any: it stays on its parent's side of any
         split.
+    source_set : str
+        Which labels share an energy zero with its own: one code, one set of settings.
+    weight : float
+        What its squared residuals are multiplied by in a fit.
     """
 
     positions: np.ndarray
@@ -54,6 +59,8 @@ class Frame:
     group: str
     source: str
     parent: str = ""
+    source_set: str = ""
+    weight: float = 1.0
     _geometry: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -83,7 +90,8 @@ class Frame:
 
     def bond_vectors(self) -> np.ndarray:
         """Vectors (m, 3) from the first to the second atom of each molecule, Å."""
-        return self.geometry(1.0, 1.0).bonds
+        known = next(iter(self._geometry.values()), None)  # bonds do not depend on cutoffs
+        return (self.geometry(1.0, 1.0) if known is None else known).bonds
 
     @cached_property
     def shortest_contact(self) -> float:
@@ -113,8 +121,9 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     atoms : ase.Atoms
         With a calculator (or `ase.calculators.singlepoint`) that holds energy and forces;
         ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
-        source of the frame it was made from, ``arrays["partner"]`` the bonded partner of each
-        atom; all of these may be missing.
+        source of the frame it was made from, ``info["source_set"]`` the set of labels with one
+        energy zero, ``arrays["partner"]`` the bonded partner of each atom; all of these may be
+        missing.
     where : str
         How to call the frame in messages.
 
@@ -162,11 +171,37 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         str(atoms.info.get("group", atoms.info.get("config_type", "all"))),
         str(atoms.info.get("source", where)),
         str(atoms.info.get("parent", "")),
+        str(atoms.info.get("source_set", "")),
     )
 
 
-def iterate_structures(path) -> Iterator[Atoms]:
+def open_text(path) -> TextIO:
+    """A text file, decompressed in memory if its suffix says so.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or its compression is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Data file {path} does not exist.")
+    if path.suffix not in _DECOMPRESS:
+        return path.open()
+    try:
+        return io.StringIO(_DECOMPRESS[path.suffix](path.read_bytes()).decode())
+    except Exception as error:  # whatever the libraries raise
+        raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def iterate_structures(path, format: str | None = None) -> Iterator[Atoms]:
     """Structures of a file that ASE reads, labelled or not; see `read_frames`.
+
+    Parameters
+    ----------
+    path : str or Path
+    format : str, optional
+        ASE's name of the format; guessed unless given, extended XYZ in a compressed file.
 
     Raises
     ------
@@ -179,13 +214,14 @@ def iterate_structures(path) -> Iterator[Atoms]:
     n = 0
     try:
         if path.suffix in _DECOMPRESS:
-            text = _DECOMPRESS[path.suffix](path.read_bytes()).decode()
-            images = iread(io.StringIO(text), index=":", format="extxyz")
+            images = iread(open_text(path), index=":", format=format or "extxyz")
         else:
-            images = iread(path, index=":")
+            images = iread(path, index=":", format=format)
         for atoms in images:
             yield atoms
             n += 1
+    except DataError:
+        raise
     except Exception as error:  # readers raise whatever they meet
         raise DataError(f"Frame {n} of {path} cannot be read: {error}.") from error
 

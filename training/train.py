@@ -26,6 +26,7 @@ from ase_hmlp.training.config import TrainingConfig, read_config
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
 from ase_hmlp.training.fit import Progress, silent
 from ase_hmlp.training.frames import Frame, file_digest, read_frames
+from ase_hmlp.training.limits import Limits
 
 #: A bond may leave the range seen in training by this much (Å) before energies mean nothing.
 BOND_MARGIN = 0.1
@@ -80,8 +81,9 @@ def train_from_config(
     model_path = output / f"{config.name}.joblib"
     if model_path.exists() and not overwrite:
         raise ConfigError(f"Model {model_path} exists already; ask for it to be overwritten.")
-    files = [path.parent / name for name in config.data.files]
-    frames, rejected = _load(files, config)
+    sources = config.data.sources
+    files = [path.parent / name for source in sources for name in source.files]
+    frames, rejected = _load(path.parent, config)
     folds = _folds(frames, config)
     stamp = _stamp(path, files)
     output.mkdir(parents=True, exist_ok=True)
@@ -124,6 +126,11 @@ def train_from_config(
         "files": [{"name": f.name, "sha256": file_digest(f)} for f in files],
         "frames": len(used),
         "rejected": rejected,
+        "zeros": estimator.zeros_["all"],
+        "weights": {
+            name: sorted({f.weight for f in used if f.source_set == name})
+            for name in estimator.zeros_["all"]
+        },
         "groups": {g: sum(f.group == g for f in used) for g in sorted({f.group for f in used})},
         "frame_digests": np.array(sorted(f.digest for f in used), dtype=np.int64),
         "fit": _plain(estimator.report_),
@@ -134,7 +141,8 @@ def train_from_config(
     domain = training_domain(used, config.data.always)
     model = Model(estimator.potential_, domain, config.name, training, errors)
     save_model(model, model_path)
-    card_path = write_card(model, held_out, predict(estimator.potential_, used), output)
+    fitted, _ = predict(estimator.potential_, used).on_one_zero(training["zeros"])
+    card_path = write_card(model, held_out, fitted, output)
     shutil.rmtree(output / "folds", ignore_errors=True)
     return TrainingResult(model, model_path, card_path, held_out)
 
@@ -157,18 +165,25 @@ def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
     )
 
 
-def _load(files, config: TrainingConfig) -> tuple[list[Frame], int]:
-    """Frames whose bonds lie within the configured limits, and how many do not."""
-    frames, rejected = [], 0
-    for file in files:
-        for frame in read_frames(file):
-            r = np.linalg.norm(frame.bond_vectors(), axis=1)
-            if r.min() < config.data.min_bond or r.max() > config.data.max_bond:
-                rejected += 1
-            else:
+def _load(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]:
+    """Frames of all sources that lie within the configured limits, and how many do not."""
+    frames: list[Frame] = []
+    rejected = 0
+    everywhere = Limits(min_bond=config.data.min_bond, max_bond=config.data.max_bond)
+    for source in config.data.sources:
+        for file in source.files:
+            for frame in read_frames(folder / file):
+                if everywhere.violations(frame) or source.limits.violations(frame):
+                    rejected += 1
+                    continue
+                if source.zero == "shared" and frames:
+                    frame.source_set = frames[0].source_set
+                elif source.name:
+                    frame.source_set = source.name
+                frame.weight = source.weight
                 frames.append(frame)
     if len(frames) < 10:
-        raise DataError(f"{len(frames)} frames within the bond limits are too few to train on.")
+        raise DataError(f"{len(frames)} frames within the limits are too few to train on.")
     return frames, rejected
 
 
@@ -205,7 +220,10 @@ def _folds(frames, config: TrainingConfig) -> list[tuple[str, np.ndarray, np.nda
 
 def _predict_fold(config, train, test, progress) -> dict[str, Predictions]:
     estimator = config.estimator().set_params(variance=False).fit(train, progress=progress)
-    return {stage: predict(p, test) for stage, p in estimator.stages_.items()}
+    return {
+        stage: predict(p, test).on_one_zero(estimator.zeros_[stage])[0]
+        for stage, p in estimator.stages_.items()
+    }
 
 
 def _learning_curve(config, frames, fold, cache: Path, progress) -> list[dict]:
@@ -226,7 +244,8 @@ def _learning_curve(config, frames, fold, cache: Path, progress) -> list[dict]:
             chosen = [frames[i] for i in (*shuffled[:n], *train[always])]
             estimator = clone(config.estimator()).set_params(variance=False)
             estimator.fit(chosen, progress=progress)
-            row = error_table(predict(estimator.potential_, [frames[i] for i in test]))[-1]
+            unseen = predict(estimator.potential_, [frames[i] for i in test])
+            row = error_table(unseen.on_one_zero(estimator.zeros_["all"])[0])[-1]
             return {
                 "frames": n,
                 "energy_mae": row.energy_mae,

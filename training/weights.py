@@ -15,7 +15,8 @@ class Weights:
     """Standard errors of the labels, for weighted least squares.
 
     A label's error has a constant part and a part that grows with the force: frames far up the
-    repulsive wall must be right in proportion, not absolutely.
+    repulsive wall must be right in proportion, not absolutely.  All of a frame's errors are divided
+    by the square root of its weight.
 
     Attributes
     ----------
@@ -34,7 +35,7 @@ class Weights:
     def force_sigma(self, frame: Frame) -> np.ndarray:
         """Standard error of each force component (n, 3), eV/Å."""
         own = np.linalg.norm(frame.forces, axis=1)
-        sigma = np.hypot(self.force, self.relative * own)
+        sigma = np.hypot(self.force, self.relative * own) / np.sqrt(frame.weight)
         return np.repeat(sigma[:, None], 3, axis=1)
 
     def strength(self, frame: Frame) -> float:
@@ -47,7 +48,7 @@ class Weights:
 
         The virial's are infinite for a frame without stress label.
         """
-        more = self.strength(frame)
+        more = self.strength(frame) / np.sqrt(frame.weight)
         virial = self.stress * GPa * frame.volume * more if frame.stress is not None else np.inf
         return np.concatenate(
             [
