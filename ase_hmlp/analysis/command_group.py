@@ -160,9 +160,10 @@ def finish(result, output: Path, overwrite: bool, as_json: bool) -> None:
     for quantity in result.quantities:
         table.add_row(quantity.name, *quantity.rounded, quantity.unit)
     console.print(result.title)
-    console.print(table)
+    if result.quantities:
+        console.print(table)
     for note in result.notes:
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)
     console.print(f"Written: {', '.join(map(str, paths))}", markup=False, soft_wrap=True)
 
 

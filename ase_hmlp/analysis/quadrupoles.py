@@ -12,22 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 from ase import units
 
+from ase_hmlp.analysis.pairs import pairs_within
 from ase_hmlp.analysis.result import Result
 from ase_hmlp.analysis.series import Series
 from ase_hmlp.analysis.statistics import BlockedMean
 from ase_hmlp.analysis.streaming import Analysis
 from ase_hmlp.analysis.trajectory import Snapshot
 from ase_hmlp.errors import AnalysisError
-from ase_hmlp.neighbors import neighbour_list
 
 #: Quadrupole moment of H2 in equation 6, e Å² (0.26 D Å).
 QUADRUPOLE = 0.26 * units.Debye
 
 #: e²/(4 pi eps0), eV Å.
 COULOMB = units._e / (4.0 * np.pi * units._eps0) * 1e10
-
-#: Pairs of molecules handled at once.
-CHUNK = 500_000
 
 
 def orientational_factor(axes_i, axes_j, direction) -> np.ndarray:
@@ -72,16 +69,12 @@ def quadrupole_energy(
     neighbours : (len(edges) + 1,) array
         Mean number of molecules in each shell of one.
     """
-    first, index, shift = neighbour_list(centres, cell, pbc, cutoff)
-    owner = np.repeat(np.arange(len(centres)), np.diff(first))
     sums, counts = np.zeros(len(edges) + 1), np.zeros(len(edges) + 1)
-    for begin in range(0, len(index), CHUNK):
-        i, j = owner[begin : begin + CHUNK], index[begin : begin + CHUNK]
-        vectors = centres[j] + shift[begin : begin + CHUNK] @ cell - centres[i]
-        distances = np.linalg.norm(vectors, axis=1)
-        factor = orientational_factor(axes[i], axes[j], vectors / distances[:, None])
-        shells = np.searchsorted(edges, distances, side="right")
-        sums += np.bincount(shells, factor / distances**5, minlength=len(sums))
+    for pairs in pairs_within(centres, cell, pbc, cutoff):
+        direction = pairs.vectors / pairs.distances[:, None]
+        factor = orientational_factor(axes[pairs.i], axes[pairs.j], direction)
+        shells = np.searchsorted(edges, pairs.distances, side="right")
+        sums += np.bincount(shells, factor / pairs.distances**5, minlength=len(sums))
         counts += np.bincount(shells, minlength=len(sums))
     strength = 3.0 * QUADRUPOLE**2 * COULOMB
     return 1000.0 * strength * sums / len(centres), counts / len(centres)

@@ -139,6 +139,10 @@ class Snapshot:
         first, second = self.molecules.T
         return self.velocities[second] - self.velocities[first]
 
+    def has(self, name: str) -> bool:
+        """Whether a calculator left this result with the frame."""
+        return name in getattr(self.atoms.calc, "results", {})
+
     def stored(self, name: str) -> Any:
         """A result a calculator left with the frame, in ASE's units.
 
@@ -151,10 +155,9 @@ class Snapshot:
         ------
         MissingResultsError
         """
-        results = getattr(self.atoms.calc, "results", {})
-        if name not in results:
+        if not self.has(name):
             raise MissingResultsError(f"{self.where} was stored without its {name}.")
-        return results[name]
+        return self.atoms.calc.results[name]
 
 
 class Trajectory:
