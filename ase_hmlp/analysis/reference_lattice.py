@@ -16,6 +16,10 @@ from ase_hmlp.errors import HMLPError, ReferenceMismatchError
 #: packing is nearer to another's.
 FARTHEST = 0.5
 
+#: A unit cell stretched along any direction by more than this share, against one of the same shape
+#: and volume, is another lattice.
+STRAIN = 0.2
+
 
 @dataclass(frozen=True, eq=False)
 class ReferenceLattice:
@@ -110,6 +114,14 @@ def match_reference(snapshot: Snapshot, reference: Atoms, repeat=None) -> Refere
             f"the reference cell's {len(unit.molecules)}."
         )
     matrix = _matrix(snapshot, unit, size, repeat)
+    turn, stretch = polar(np.linalg.solve(matrix @ unit.cell, snapshot.cell))
+    stretches = np.linalg.eigvalsh(stretch)
+    strain = abs(stretches / np.cbrt(stretches.prod()) - 1.0).max()
+    if not strain < STRAIN:
+        raise ReferenceMismatchError(
+            f"{snapshot.where} is no {_multiples(matrix)} supercell of the reference: its shape is "
+            f"off by {100.0 * strain:.0f} %."
+        )
     basis = np.linalg.solve(unit.cell.T, unit.centres.T).T
     fractional = np.linalg.solve(snapshot.cell.T, snapshot.centres.T).T @ matrix
     small = np.linalg.solve(matrix, snapshot.cell)  # the crystal's own unit cell
@@ -132,7 +144,6 @@ def match_reference(snapshot: Snapshot, reference: Atoms, repeat=None) -> Refere
         )
     # Unit cells as they lie nearest to the molecules on each site, images included.
     sites = (cells[molecules] + basis + shift) @ np.linalg.inv(matrix)
-    turn, _ = polar(np.linalg.solve(matrix @ unit.cell, snapshot.cell))
     return ReferenceLattice(matrix, molecules, cells[molecules[:, 0]], sites, unit.axes @ turn)
 
 
