@@ -81,7 +81,7 @@ def test_one_frame_is_in_memory_at_a_time():
             given_out.append(k)
             yield frames[k % 3]
 
-    for k, _ in enumerate(Trajectory(source(), timestep=1.0)):
+    for k, _ in enumerate(Trajectory(source())):
         assert len(given_out) <= max(2, k + 1)
 
 

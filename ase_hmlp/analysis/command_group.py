@@ -174,11 +174,13 @@ class _Progress:
         from rich import progress
         from rich.console import Console
 
+        console = Console(stderr=True)
         self._progress = progress.Progress(
             progress.TextColumn("{task.completed} frames"),
             progress.TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None)
 

@@ -230,6 +230,8 @@ class Trajectory:
         self._timed = False
         self._check_positions(first, self._where(start))
         cell = complete_cell(first.cell.array, first.pbc)
+        if timestep is not None:
+            _ = self.timestep  # a contradiction is an error whoever needs the time
         if not molecular:
             self.molecules = np.zeros((0, 2), dtype=np.intc)
         else:
