@@ -245,6 +245,11 @@ def test_what_cannot_be_computed():
         MissingResultsError, match="its volume varies: give the pressure of the baro"
     ):
         thermo_of(breathing(einstein_frames(20, stress=False)))
+    zeros = list(einstein_frames(5))
+    for atoms in zeros:
+        atoms.calc.results["energy"] = 0.0
+    with pytest.raises(MissingResultsError, match="without energies: they are all exactly zero"):
+        thermo_of(zeros)
     with pytest.raises(TooFewFramesError, match="thermo needs at least 2"):
         thermo_of(einstein_frames(1))
 
