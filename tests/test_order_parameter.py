@@ -72,7 +72,7 @@ def test_supercells_that_are_no_multiples(matrix):
 def slow_order(frame, reference, repeat):
     """Equation 5 by loops, atoms in the order of ase.Atoms.repeat."""
     (snapshot,) = Trajectory(frame)
-    images = np.array(np.meshgrid(*[(-1, 0, 1)] * 3)).T.reshape(-1, 3) @ snapshot.cell
+    images = np.array(np.meshgrid(*[range(-2, 3)] * 3)).T.reshape(-1, 3) @ snapshot.cell
     basis, cells = len(reference) // 2, int(np.prod(repeat))
     order = {tuple(m): k for k, m in enumerate(snapshot.molecules)}
     (unit,) = Trajectory(reference)
@@ -90,9 +90,16 @@ def slow_order(frame, reference, repeat):
     return top / bottom
 
 
-def test_a_warm_crystal_against_a_slow_sum():
-    """Odd repeats: no two images are equally near, so that the nearest ones are the lattice's."""
+@pytest.mark.parametrize("sheared", [0, 1])
+def test_a_warm_crystal_against_a_slow_sum(sheared):
+    """In a skewed cell of the same lattice too, where the nearest image is not the rounded one.
+
+    Odd repeats: no two images are equally near, so that the nearest ones are the lattice's.
+    """
     reference, repeat = crystals.load("P21c-8"), (3, 3, 3)
+    cell = reference.cell.array
+    cell[1] += sheared * cell[0]
+    reference.set_cell(cell)
     crystal = reference.repeat(repeat)
     frame = crystal.copy()
     (snapshot,) = Trajectory(frame)

@@ -155,8 +155,12 @@ def test_scaled_by_density_a_compressed_structure_is_the_same():
 
 def test_the_first_peak():
     """A Gaussian peak, a higher second one, and noise."""
-    r = 0.02 * (0.5 + np.arange(300))
     rng = np.random.default_rng(0)
+    # Coarse bins first: the top is between two of them.
+    r = 0.1 * (0.5 + np.arange(60))
+    g = 2.5 * np.exp(-(((r - 2.013) / 0.2) ** 2)) + 3 * np.exp(-(((r - 4.0) / 0.3) ** 2))
+    assert first_peak(r, g)[0] == pytest.approx(2.013, abs=0.01)
+    r = 0.02 * (0.5 + np.arange(300))
     g = 2.5 * np.exp(-(((r - 2.013) / 0.2) ** 2)) + 3 * np.exp(-(((r - 4.0) / 0.3) ** 2))
     position, height = first_peak(r, g + 0.02 * rng.normal(size=300))
     assert position == pytest.approx(2.013, abs=0.01)

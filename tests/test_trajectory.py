@@ -46,8 +46,8 @@ def rattled(frames=5, seed=0):
 @pytest.mark.parametrize("suffix", ["traj", "extxyz", "xyz"])
 def test_files_lists_and_iterators_give_the_same_frames(tmp_path, suffix):
     frames = rattled(7)
-    path = tmp_path / f"run.{suffix}"
-    write(path, frames, format="extxyz" if suffix == "xyz" else None)
+    path = tmp_path / f"run@300K.{suffix}"
+    write(path, frames, format="traj" if suffix == "traj" else "extxyz")
     slices = [(0, None, 1), (2, None, 1), (1, 6, 2), (0, 2, 5), (1, 2, 1), (0, 7, 3), (6, None, 2)]
     for start, stop, step in slices:
         expected = list(range(len(frames)))[start:stop:step]
@@ -254,6 +254,16 @@ def test_time_between_frames_comes_from_the_frames_the_header_or_the_caller(tmp_
     for f in silent:
         del f.info["time_fs"]
     assert Trajectory(iter(silent), timestep=4.0, step=2).timestep == pytest.approx(8.0)
+
+
+def test_frames_left_out_do_not_change_the_time():
+    trajectory = Trajectory(rattled(7), start=1, step=2)
+    assert trajectory.require_timestep("a spectrum") == pytest.approx(5.0)
+    assert [s.time for s in trajectory] == pytest.approx([0.0, 5.0, 10.0])
+    silent = [f.copy() for f in rattled(3)]
+    for f in silent:
+        del f.info["time_fs"]
+    assert [s.time for s in Trajectory(silent)] == [None] * 3
 
 
 def test_time_between_frames_of_a_run_of_ase(tmp_path):
