@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ase_hmlp import __version__
+from ase_hmlp.analysis.commands import analyse
 from ase_hmlp.errors import HMLPError
 
 #: Exit codes, after the shells' and click's own: a usage error or bad input, and Ctrl-C.
@@ -199,6 +200,8 @@ def _print_demo(console, result, settings) -> None:
     from rich import box
     from rich.table import Table
 
+    from ase_hmlp.analysis.result import with_error
+
     summary, npt = result.summary, settings.npt
     atoms, picoseconds = summary["atoms"], summary["steps"] * npt.timestep / 1000.0
     title = (
@@ -211,7 +214,7 @@ def _print_demo(console, result, settings) -> None:
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in result.results:
         if row.value == row.value:
-            table.add_row(row.quantity, *_with_error(row.value, row.error), row.unit, _pbe(row.pbe))
+            table.add_row(row.quantity, *with_error(row.value, row.error), row.unit, _pbe(row.pbe))
     console.print(table)
     for text in summary["domain_warnings"]:
         console.print(f"Outside the training data: {text}", markup=False)
@@ -221,16 +224,6 @@ def _print_demo(console, result, settings) -> None:
         f"{seconds['dynamics']:.0f} s ({summary['us_per_atom_step']:.0f} µs per atom and step)."
     )
     console.print(f"Trajectory, log, summary and pictures: {result.folder}", soft_wrap=True)
-
-
-def _with_error(value: float, error: float) -> tuple[str, str]:
-    """Print a number to the second digit of its error, or to five digits (below one, two)."""
-    if error != error or error <= 0.0:
-        return f"{value:.5g}" if abs(value) >= 1.0 else f"{value:.2g}", ""
-    from math import floor, log10
-
-    digits = max(0, 1 - floor(log10(error)))
-    return f"{value:.{digits}f}", f"{error:.{digits}f}"
 
 
 def _pbe(value: float) -> str:
@@ -503,6 +496,13 @@ def info(model):
 
 def _range(ends: tuple[float, float], unit: str) -> str:
     return f"{ends[0]:.4g} to {ends[1]:.4g} {unit}"
+
+
+# ---------------------------------------------------------------- analyse
+
+for _command in analyse.commands.values():
+    _debug(_command)
+main.add_command(analyse)
 
 
 # ---------------------------------------------------------------- LAMMPS

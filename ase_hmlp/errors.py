@@ -89,6 +89,42 @@ class LabelError(DataError):
     """A frame without energy or forces, or with labels of the wrong shape."""
 
 
+class TrajectoryError(HMLPError, ValueError):
+    """A trajectory that cannot be analysed."""
+
+
+class FrameMismatchError(TrajectoryError):
+    """Frames that are not of one system."""
+
+
+class BrokenBondError(TrajectoryError):
+    """A bond of the first frame that does not hold in a later one."""
+
+
+class MissingVelocitiesError(TrajectoryError):
+    """A trajectory without velocities where an analysis needs them."""
+
+
+class MissingResultsError(TrajectoryError):
+    """Frames without the energies or stresses an analysis needs."""
+
+
+class TooFewFramesError(TrajectoryError):
+    """Fewer frames or samples than an analysis needs."""
+
+
+class TimestepError(TrajectoryError):
+    """A time between frames that is unknown, or contradicts the trajectory."""
+
+
+class ReferenceMismatchError(TrajectoryError):
+    """A reference cell that a trajectory is no supercell of."""
+
+
+class AnalysisError(HMLPError, ValueError):
+    """An analysis that has no answer for these settings."""
+
+
 class NotConvergedError(HMLPError, RuntimeError):
     """A relaxation that did not reach its tolerances."""
 

@@ -64,6 +64,15 @@ def test_readme_python_runs(block, tmp_path):
     block = block.replace('"training/', f'"{ROOT}/training/')
     if "MTKNPT" in block:
         prelude += "from ase_hmlp import HMLP\natoms.calc = HMLP()\n"
+    if "hmlp-demo/trajectory.traj" in block:
+        (tmp_path / "hmlp-demo").mkdir()
+        prelude += (
+            "from ase.io import write\n"
+            "frames = [atoms.repeat(2) for _ in range(70)]\n"
+            "for k, frame in enumerate(frames):\n"
+            "    frame.rattle(0.01, seed=k)\n"
+            "write('hmlp-demo/trajectory.traj', frames)\n"
+        )
     script = tmp_path / "readme.py"
     script.write_text(prelude + block)
     done = subprocess.run(

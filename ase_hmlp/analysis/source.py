@@ -1,0 +1,141 @@
+"""Where the frames of a trajectory come from: any file ASE reads, a sequence, an iterator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from ase import Atoms, units
+from ase.io import Trajectory as ASETrajectory
+from ase.io import iread
+from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.lammpsrun import iread_lammps_dump_text
+
+from ase_hmlp.errors import TrajectoryError
+
+
+def file_sha256(path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class Source:
+    """Where frames come from: a file, a sequence, or an iterator that runs once.
+
+    Parameters
+    ----------
+    source : path, ase.Atoms, or iterable of ase.Atoms
+
+    Attributes
+    ----------
+    name : str
+        What it is called in messages.
+    path : path or None
+        Of the file, where it is one.
+    """
+
+    def __init__(self, source):
+        self.path: Path | None = None
+        self._frames: Iterable[Atoms] = ()
+        self._once: Iterator[Atoms] | None = None
+        if isinstance(source, (str, Path)):
+            self.path = Path(source)
+            self.name = str(source)
+            if not self.path.is_file():
+                raise TrajectoryError(f"There is no trajectory {source}.")
+        elif isinstance(source, Atoms):
+            self._frames, self.name = [source], "the structure"
+        elif isinstance(source, Iterator):
+            self._once, self.name = source, "the trajectory"
+        elif isinstance(source, Iterable):
+            self._frames, self.name = source, "the trajectory"
+        else:
+            raise TrajectoryError(f"A trajectory is a path or frames, not {type(source).__name__}.")
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Of the file; None where there is none."""
+        if self.path is None:
+            return None
+        return file_sha256(self.path)
+
+    @cached_property
+    def spacing(self) -> float | None:
+        """Time between frames (fs) by the header of an ASE trajectory."""
+        if self.path is None:
+            return None
+        try:
+            if self._format != "traj":
+                return None
+            with ASETrajectory(self.path) as frames:
+                header = frames.description or {}
+        except OSError:  # reading the frames will say what is wrong
+            return None
+        if header.get("type") != "molecular-dynamics":
+            return None
+        if "timestep" not in header or "interval" not in header:
+            return None
+        return float(header["timestep"]) * int(header["interval"]) / units.fs
+
+    def read(self, start: int, stop: int | None, step: int) -> Iterator[Atoms]:
+        """Frames, each checked to be one."""
+        if self.path is not None:
+            yield from self._read_file(slice(start, stop, step))
+            return
+        frames = self._once if self._once is not None else self._frames
+        for atoms in islice(frames, start, stop, step):
+            if not isinstance(atoms, Atoms):
+                raise TrajectoryError(
+                    f"{self.name} holds a {type(atoms).__name__} where ase.Atoms should be."
+                )
+            yield atoms
+
+    def again(self, head: list[Atoms], start: int, stop: int | None, step: int) -> Iterator[Atoms]:
+        """All frames, of which `head` was read before."""
+        if self._once is None:
+            yield from self.read(start, stop, step)
+            return
+        if not head:
+            raise TrajectoryError(f"{self.name} was an iterator and has been used: give a list.")
+        kept = list(head)
+        head.clear()
+        yield from kept
+        # The head ended just behind its last frame.
+        if len(kept) == 2:
+            left = None if stop is None else stop - start - step - 1
+            if left is None or left > 0:
+                yield from self.read(step - 1, left, step)
+
+    def _read_file(self, frames: slice) -> Iterator[Atoms]:
+        n = 0
+        try:
+            for atoms in self._images(frames):
+                yield atoms
+                n += 1
+        except Exception as error:  # readers raise whatever they meet
+            raise TrajectoryError(
+                f"{self.name}: frame {frames.start + n * frames.step} cannot be read: {error}."
+            ) from error
+
+    def _images(self, frames: slice) -> Iterator[Atoms]:
+        if self._format != "lammps-dump-text":
+            # A name may have an @, which ASE would take for the start of an index.
+            yield from iread(str(self.path), index=frames, do_not_split_by_at_sign=True)
+            return
+        # ASE's general reader would collect all frames of a dump first.
+        with open(str(self.path)) as stream:
+            yield from iread_lammps_dump_text(stream, index=frames)
+
+    @cached_property
+    def _format(self) -> str | None:
+        try:
+            return filetype(str(self.path))
+        except UnknownFileTypeError:
+            return None
