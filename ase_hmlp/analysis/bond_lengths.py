@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ase_hmlp.analysis.result import Column, Quantity, Result, Table
+from ase_hmlp.analysis.series import Series
 from ase_hmlp.analysis.statistics import BlockedMean, estimate
 from ase_hmlp.analysis.streaming import Analysis
 from ase_hmlp.analysis.trajectory import Snapshot
@@ -25,8 +26,7 @@ class BondLengths(Analysis):
 
     def __init__(self, bins: int = 100, span: tuple[float, float] = (0.5, 1.1)):
         self._edges = np.linspace(*span, bins + 1)
-        self._means: list[float] = []
-        self._squares: list[float] = []
+        self._series = Series("bond_length_A", "squared_A2")
         self._density = BlockedMean()
 
     def parameters(self) -> dict:
@@ -36,18 +36,17 @@ class BondLengths(Analysis):
     def add(self, snapshot: Snapshot) -> None:
         """Take in a frame."""
         lengths = snapshot.bond_lengths
-        self._means.append(lengths.mean())
-        self._squares.append(np.mean(lengths**2))
+        self._series.add(snapshot, lengths.mean(), np.mean(lengths**2))
         width = self._edges[1] - self._edges[0]
         self._density.add(np.histogram(lengths, self._edges)[0] / (len(lengths) * width))
 
     def result(self) -> Result:
         """Quantities ``mean`` and ``spread`` (Å); table ``distribution``."""
-        mean, square = estimate(self._means), estimate(self._squares)
+        mean, square = map(self._series.estimate, self._series.names)
         spread = np.sqrt(max(0.0, square.value - mean.value**2))
         # d(spread) = d(<r^2> - <r>^2) / (2 spread), fluctuation by fluctuation.
-        deviations = np.array(self._squares) - 2.0 * mean.value * np.array(self._means)
-        error = estimate(deviations).error / (2.0 * spread) if spread else 0.0
+        fluctuation = self._series["squared_A2"] - 2 * mean.value * self._series["bond_length_A"]
+        error = estimate(fluctuation).error / (2.0 * spread) if spread else 0.0
         middles = 0.5 * (self._edges[1:] + self._edges[:-1])
         return Result(
             self.name,

@@ -153,15 +153,17 @@ def finish(result, output: Path, overwrite: bool, as_json: bool) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table(title=result.title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for name in ("quantity", "value", "± error", "unit"):
         left = name in ("quantity", "unit")
         table.add_column(name, justify="left" if left else "right", no_wrap=not left)
     for quantity in result.quantities:
         table.add_row(quantity.name, *quantity.rounded, quantity.unit)
-    console.print(table)
+    console.print(result.title)
+    if result.quantities:
+        console.print(table)
     for note in result.notes:
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)
     console.print(f"Written: {', '.join(map(str, paths))}", markup=False, soft_wrap=True)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ase_hmlp.analysis.result import Table
 from ase_hmlp.figure_style import styled
 
 if TYPE_CHECKING:
-    from ase_hmlp.analysis.result import Result, Table
+    from ase_hmlp.analysis.result import Result
 
 #: Colours of the curves of a panel, in order.
 CURVES = ("#33658a", "#c8553d", "#3a7d44", "#7b4b94", "#e09f3e", "#222222", "#9aa5b1")
@@ -34,6 +35,25 @@ def panels(result: Result) -> Figure:
     if not result.tables:
         axes[0].axis("off")
         axes[0].text(0.0, 1.0, "\n".join(map(str, result.quantities)), va="top")
+    axes[0].set_title(result.title)
+    return figure
+
+
+@styled
+def stacked(result: Result) -> Figure:
+    """One panel for each column of the first table, against its first.
+
+    Parameters
+    ----------
+    result : Result
+    """
+    x, *others = result.tables[0].columns
+    figure = Figure(figsize=(7.5, 0.8 + 1.6 * len(others)), layout="constrained")
+    axes = np.ravel(figure.subplots(len(others), 1, squeeze=False, sharex=True))
+    for axis, column in zip(axes, others, strict=True):
+        curves(axis, Table("", (x, column)))
+        axis.set_xlabel("")
+    axes[-1].set_xlabel(x.label)
     axes[0].set_title(result.title)
     return figure
 

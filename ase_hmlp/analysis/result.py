@@ -69,9 +69,10 @@ class Table:
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Values of a column by name, as in the file."""
-        return self._arrays()[name]
+        return self.arrays()[name]
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Columns by their names in files, errors included."""
         arrays = {}
         for column in self.columns:
             arrays[column.name] = np.asarray(column.values)
@@ -81,7 +82,7 @@ class Table:
 
     def write(self, stream) -> None:
         """Write as CSV."""
-        arrays = self._arrays()
+        arrays = self.arrays()
         writer = csv.writer(stream)
         writer.writerow(arrays)
         for row in zip(*arrays.values(), strict=True):
@@ -158,7 +159,7 @@ class Result:
             "notes": list(self.notes),
             "inputs": self.inputs,
             "tables": {
-                t.name: {name: values.tolist() for name, values in t._arrays().items()}
+                t.name: {name: values.tolist() for name, values in t.arrays().items()}
                 for t in self.tables
             },
         }

@@ -16,6 +16,15 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from ase_hmlp.errors import TrajectoryError
 
 
+def file_sha256(path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 class Source:
     """Where frames come from: a file, a sequence, or an iterator that runs once.
 
@@ -51,14 +60,10 @@ class Source:
 
     @cached_property
     def sha256(self) -> str | None:
-        """Of the file, in pieces; None where there is none."""
+        """Of the file; None where there is none."""
         if self.path is None:
             return None
-        digest = hashlib.sha256()
-        with self.path.open("rb") as stream:
-            while piece := stream.read(1 << 20):
-                digest.update(piece)
-        return digest.hexdigest()
+        return file_sha256(self.path)
 
     @cached_property
     def spacing(self) -> float | None:

@@ -53,6 +53,8 @@ class Snapshot:
         moves by half a cell between two frames that are used.
     where : str
         How to call the frame in messages.
+    time : float or None
+        Since the first frame used, fs; None where the time between frames is unknown.
     """
 
     index: int
@@ -62,6 +64,7 @@ class Snapshot:
     bonds: np.ndarray
     unwrapped: np.ndarray
     where: str
+    time: float | None = None
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -136,6 +139,10 @@ class Snapshot:
         first, second = self.molecules.T
         return self.velocities[second] - self.velocities[first]
 
+    def has(self, name: str) -> bool:
+        """Whether a calculator left this result with the frame."""
+        return name in getattr(self.atoms.calc, "results", {})
+
     def stored(self, name: str) -> Any:
         """A result a calculator left with the frame, in ASE's units.
 
@@ -148,10 +155,9 @@ class Snapshot:
         ------
         MissingResultsError
         """
-        results = getattr(self.atoms.calc, "results", {})
-        if name not in results:
+        if not self.has(name):
             raise MissingResultsError(f"{self.where} was stored without its {name}.")
-        return results[name]
+        return self.atoms.calc.results[name]
 
 
 class Trajectory:
@@ -336,16 +342,18 @@ class Trajectory:
             )
         return float(spacing) * self.step
 
+    def _known_timestep(self) -> float | None:
+        try:
+            return self.timestep
+        except TimestepError:
+            return None
+
     def describe(self) -> dict:
         """What was read, for the record: source, hash, frames, time between them.
 
         The hash is the file's SHA-256 where the source is a file, else that of the atomic numbers,
         positions, cells and momenta of the frames that were streamed last.
         """
-        try:
-            timestep: float | None = self.timestep
-        except TimestepError:
-            timestep = None
         sha256 = self._source.sha256
         return {
             "source": self.name,
@@ -355,7 +363,7 @@ class Trajectory:
             "stop": self.stop,
             "step": self.step,
             "frames": self._used,
-            "timestep_fs": timestep,
+            "timestep_fs": self._known_timestep(),
             "atoms": self.n_atoms,
             "molecules": len(self.molecules),
         }
@@ -375,6 +383,7 @@ class Trajectory:
         shifts: np.ndarray | None = None
         start_time: float | None = None
         self._hash, self._used = hashlib.sha256(), 0
+        spacing = self._known_timestep()
         frames = self._source.again(self._head, self.start, self.stop, self.step)
         for used, atoms in enumerate(frames):
             index = self.start + used * self.step
@@ -403,6 +412,7 @@ class Trajectory:
                 self._bonds(atoms, cell, where),
                 atoms.positions + shifts @ cell,
                 where,
+                None if spacing is None else used * spacing,
             )
 
     def _bonds(self, atoms: Atoms, cell, where: str) -> np.ndarray:
