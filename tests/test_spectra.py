@@ -79,18 +79,19 @@ def test_a_sharp_line_is_where_it_is(position):
 
 
 def test_errors_of_a_broad_line_are_those_of_repetition():
-    """One noisy signal, as in an in-phase spectrum. 20 runs know a spread to 16 %."""
+    """One noisy signal, as in an in-phase spectrum. 14 runs know a spread to 20 %."""
     lines = [
-        spectrum(damped(4150.0, 60.0, 1.0, 20_000, seed), 1.0).line(3000.0, 4900.0)
-        for seed in range(20)
+        spectrum(damped(4150.0, 100.0, 1.0, 10_000, seed), 1.0, 40.0).line(3000.0, 4900.0)
+        for seed in range(14)
     ]
-    positions, errors = (np.array([getattr(x, name) for x in lines]) for name in
-                         ("position", "position_error"))
-    assert positions.mean() == pytest.approx(4150.0, abs=4.0 * positions.std() / np.sqrt(20))
-    assert positions.std() < 8.0
+    positions, errors = (
+        np.array([getattr(x, name) for x in lines]) for name in ("position", "position_error")
+    )
+    assert positions.mean() == pytest.approx(4150.0, abs=4.0 * positions.std() / np.sqrt(14))
+    assert positions.std() < 15.0
     assert 0.5 < np.sqrt(np.mean(errors**2)) / positions.std() < 1.6
     widths = np.array([x.width for x in lines])
-    assert widths.mean() == pytest.approx(60.0, abs=4.0 * widths.std() / np.sqrt(20))
+    assert widths.mean() == pytest.approx(100.0, abs=4.0 * widths.std() / np.sqrt(14))
 
 
 def test_a_line_is_not_pulled_by_its_neighbour():
@@ -105,19 +106,16 @@ def test_a_line_is_not_pulled_by_its_neighbour():
 
 @given(seeds)
 def test_spectra_do_not_know_the_direction_of_time(seed):
-    signals = np.random.default_rng(seed).normal(size=(150, 3))
-    forward = PowerSpectrum(1.0, 1.44 / (50 * LIGHT) * (1 - 1e-9))
-    backward = PowerSpectrum(1.0, forward.resolution)
-    assert forward.length == 50  # six segments that fit exactly
+    signals = np.random.default_rng(seed).normal(size=(151, 3))
+    forward, backward = (PowerSpectrum(1.0, 1.441 / (50 * LIGHT)) for _ in range(2))
+    assert forward.length == 50
+    # A window leaves out its first frame: what comes last is the first of none.
     for there, back in zip(signals, signals[::-1], strict=True):
         forward.add(there)
         backward.add(back)
     assert forward.segments == 5
-    # Hann windows of ASE's kind are periodic: not quite symmetric about their middle.
-    assert backward.power == pytest.approx(forward.power, rel=0.6)
-    assert np.trapezoid(backward.power, backward.wavenumbers) == pytest.approx(
-        np.trapezoid(forward.power, forward.wavenumbers), rel=0.1
-    )
+    # Single precision.
+    assert backward.power == pytest.approx(forward.power, rel=1e-4, abs=1e-5 * forward.power.max())
 
 
 def test_no_line():
@@ -155,7 +153,7 @@ def test_verlet_shift_and_its_inverse(position, step):
     assert verlet_corrected(seen, step) == pytest.approx(position, rel=1e-10)
     turn = 2.0 * np.pi * LIGHT * position * step
     # The next term of asin is 9 / 1920 (w h)^4.
-    assert seen / position - 1.0 == pytest.approx(turn**2 / 24.0, abs=9.1e-3 * turn**4)
+    assert seen / position - 1.0 == pytest.approx(turn**2 / 24.0, abs=9.1e-3 * turn**4 + 1e-14)
 
 
 @pytest.mark.parametrize("step", [0.2, 1.0])
@@ -163,12 +161,12 @@ def test_verlet_shift_is_that_of_ases_integrator(step):
     """Zero crossings of a harmonic bond: the frequency without any spectrum."""
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.78]])
     atoms.calc = CoupledBonds(36.0, 0.0)
-    n = round(2000.0 / step)
+    n = round(300.0 / step)
     x = np.array([a.positions[1, 2] - a.positions[0, 2] for a in run(atoms, step, 1, n)]) - 0.74
     k = np.flatnonzero((x[:-1] < 0.0) & (x[1:] >= 0.0))
     crossings = (k + x[k] / (x[k] - x[k + 1])) * step
     seen = (len(k) - 1) / (crossings[-1] - crossings[0]) / LIGHT
     exact = wavenumber(36.0, 0.5 * atoms.get_masses()[0])
-    # A crossing is known to some hundredths of a period of 7.6 fs, of 2000 fs.
-    assert verlet_corrected(seen, step) == pytest.approx(exact, rel=1e-4)
+    # Straight lines between steps miss a crossing by h (w h)^2 / 16 or less: 0.04 of 300 fs.
+    assert verlet_corrected(seen, step) == pytest.approx(exact, rel=2e-4)
     assert abs(seen - exact) > 1e-3 * exact

@@ -46,17 +46,17 @@ def test_harmonic_molecules(masses):
     """The frequency is sqrt(k / mu), for H2, D2 and HD.
 
     At 0.5 fs velocity Verlet is 0.7 % (31 1/cm) off for H2; without that, what is left is the
-    fiftieth of the resolution that a line's fit may miss: 0.8 1/cm, 0.02 to 0.03 %.
+    fiftieth of the resolution that a line's fit may miss: 1.6 1/cm, 0.03 to 0.05 %.
     """
     atoms = vibrating(1, 0.01, masses=masses)
     bond = BondLevel("polynomial", (0.0, 0.0, 0.5 * STIFFNESS), BOND_LENGTH, 0.5, 1.1)
     atoms.calc = HMLP(toy_model(Potential(0.0, bond), volume=(1.0, 1e4)), threads=1)
     mu = masses[0] * masses[1] / sum(masses)
     exact = wavenumber(STIFFNESS, mu)
-    found = spectrum(run(atoms, 0.5, 2, 2000), resolution=40.0, integrator_step=0.5)
+    found = spectrum(run(atoms, 0.5, 6, 300), resolution=80.0, integrator_step=0.5)
     for name in ("in-phase (Raman)", "total"):
-        assert found[f"{name} peak"].value == pytest.approx(verlet_seen(exact, 0.5), abs=0.8)
-        assert found[f"{name} peak, zero step"].value == pytest.approx(exact, abs=0.8)
+        assert found[f"{name} peak"].value == pytest.approx(verlet_seen(exact, 0.5), abs=1.6)
+        assert found[f"{name} peak, zero step"].value == pytest.approx(exact, abs=1.6)
         assert found[f"{name} peak, zero step"].value == pytest.approx(exact, rel=1e-3)
     assert exact * 1e-3 < verlet_seen(exact, 0.5) - exact
 
@@ -64,8 +64,8 @@ def test_harmonic_molecules(masses):
 def test_morse_molecules_vibrate_slower_the_more_energy_they_have():
     """A classical Morse oscillator: w = w0 sqrt(1 - E / D), w0 = a sqrt(2 D / mu).
 
-    The correction for Verlet is the harmonic one: here 0.1 % of the frequency, and right to the
-    share of anharmonicity, a few hundredths of that.
+    The correction for Verlet is the harmonic one: here 0.5 % of the frequency, and right to a
+    share of the order of E / D of that.
     """
     depth, width = 4.5, 2.0
     atoms = vibrating(1, 0.12)
@@ -75,40 +75,40 @@ def test_morse_molecules_vibrate_slower_the_more_energy_they_have():
     atoms.calc = HMLP(model, threads=1)
     harmonic = wavenumber(2.0 * depth * width**2, 0.504)
     exact = harmonic * np.sqrt(1.0 - energy / depth)
-    found = spectrum(run(atoms, 0.2, 5, 1500), resolution=40.0, integrator_step=0.2)
-    assert found["total peak, zero step"].value == pytest.approx(exact, abs=0.8 + 2e-4 * exact)
+    found = spectrum(run(atoms, 0.4, 8, 200), resolution=80.0, integrator_step=0.4)
+    assert found["total peak, zero step"].value == pytest.approx(exact, abs=1.6 + 5e-4 * exact)
     assert harmonic - exact > 50.0
 
 
 def test_coupling_moves_the_in_phase_line_only():
-    """The total spectrum has m - 1 of m modes at sqrt(k / mu), the in-phase one sqrt((k + K) / mu)."""
+    """The total spectrum has m - 1 of m modes at sqrt(k / mu), the sum is at sqrt((k + K) / mu)."""
     rng = np.random.default_rng(0)
     # 300 K of stretching energy; half of it will be potential.
     rate = rng.normal(size=27) * np.sqrt(2.0 * units.kB * 300.0 / 0.504) * units.fs
     atoms = vibrating(3, rate)
     atoms.calc = CoupledBonds(STIFFNESS, 3.0)
-    found = spectrum(run(atoms, 0.5, 2, 2000), resolution=40.0, integrator_step=0.5)
+    found = spectrum(run(atoms, 0.5, 6, 300), resolution=80.0, integrator_step=0.5)
     assert found["total peak, zero step"].value == pytest.approx(
-        wavenumber(STIFFNESS, 0.504), abs=0.8
+        wavenumber(STIFFNESS, 0.504), abs=1.6
     )
     assert found["in-phase (Raman) peak, zero step"].value == pytest.approx(
-        wavenumber(STIFFNESS + 3.0, 0.504), abs=0.8
+        wavenumber(STIFFNESS + 3.0, 0.504), abs=1.6
     )
     table = found.table("vibron")
     for name in ("total_cm", "in_phase_cm"):
         area = np.trapezoid(table[name], table["wavenumber_per_cm"])
-        # Each mode's amplitude is what it was given: the in-phase one's share is not its mean.
-        expected = 1.0 if name == "total_cm" else rate.sum() ** 2 / (rate**2).sum() / 27 * 27 / 27
-        assert area == pytest.approx(expected, rel=0.02)
+        # Each mode keeps the energy that it was given.
+        expected = 1.0 if name == "total_cm" else rate.sum() ** 2 / (rate**2).sum()
+        assert area == pytest.approx(expected, rel=0.05)
     assert found["temperature of stretching"].value == pytest.approx(
-        np.mean(0.504 * rate**2) / 2.0 / units.fs**2 / units.kB, rel=0.02
+        np.mean(0.504 * rate**2) / 2.0 / units.fs**2 / units.kB, rel=0.05
     )
 
 
 # ---------------------------------------------------------------- symmetries
 
 
-def wandering(seed, n=260, m=8, timestep=1.0):
+def wandering(seed, n=100, m=8, timestep=1.0):
     """Bonds and their velocities (n, m, 3) of molecules that vibrate and turn a little."""
     rng = np.random.default_rng(seed)
     times = timestep * np.arange(n)[:, None, None]
@@ -130,11 +130,11 @@ def test_stretching_is_the_derivative_of_the_bond_length(seed):
     assert stretching(-bonds, -velocities) == pytest.approx(stretching(bonds, velocities))
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(seeds, rotations())
 def test_spectra_do_not_change_by_rotation_or_repetition(seed, rotation):
     bonds, velocities = wandering(seed)
-    plain = spectrum(molecule_frames(bonds, velocities, 1.0), resolution=300.0)
+    plain = spectrum(molecule_frames(bonds, velocities, 1.0), resolution=600.0)
 
     def changed(change):
         out = []
@@ -142,7 +142,7 @@ def test_spectra_do_not_change_by_rotation_or_repetition(seed, rotation):
             time = atoms.info["time_fs"]
             out.append(change(atoms))
             out[-1].info["time_fs"] = time
-        return spectrum(out, resolution=300.0)
+        return spectrum(out, resolution=600.0)
 
     def turned(atoms):
         velocity = atoms.get_velocities() @ rotation
@@ -178,7 +178,7 @@ def test_reduced_masses():
 # ---------------------------------------------------------------- refusals
 
 
-def moving(n=260, timestep=1.0):
+def moving(n=100, timestep=1.0):
     return list(molecule_frames(*wandering(0, n, timestep=timestep), timestep))
 
 
@@ -196,7 +196,7 @@ def test_frames_too_far_apart_or_too_few():
     # D2 is slower by sqrt(2).
     heavy = moving(10, timestep=4.0)
     for atoms in heavy:
-        atoms.set_masses(np.full(16, 2.014), preserve_velocities=True)
+        atoms.set_masses(np.full(16, 2.014))
     with pytest.raises(TooFewFramesError, match="at least 601 frames, and there are 10: run"):
         spectrum(heavy)
 
