@@ -12,8 +12,13 @@ from ase_hmlp.errors import AnalysisError
 #: A wave vector of layers has a structure factor of at least this.
 _LAYERED = 0.4
 
-#: In hcp only one pair of wave vectors is as strong as that; the next have 0.87 of it.
-_UNIQUE = 0.95
+#: Of others only those at least this strong relative to the strongest are looked at; in hcp the next
+#: have 0.87 of it, and displaced molecules may make them stronger.
+_AS_STRONG = 0.8
+
+#: Two layers on, most molecules are above a site to this share of the layer spacing; where layers
+#: follow one another as ABC, the nearest is 0.7 away.
+_SAME_SITE, _MOST = 0.5, 0.9
 
 #: Molecules, and wave vectors, that are left of a large crystal after a first look.
 _SAMPLE, _PROMISING = 512, 16
@@ -44,9 +49,9 @@ class Layers:
 def alternate_layers(centres, cell) -> Layers:
     """Find the layers of an hcp crystal, however it is turned.
 
-    Layers scatter: among the cell's reciprocal vectors as long as the spacing of close-packed layers
-    of this density asks for (2 pi / 0.816 a), hcp has one with a structure factor near 1, and no
-    other above 0.87 times that. A face-centred crystal has four.
+    Layers scatter: of the cell's reciprocal vectors as long as the spacing of close-packed layers of
+    this density asks for (2 pi / 0.816 a), it is the one with the largest structure factor for which
+    every other layer is above the first.
 
     Parameters
     ----------
@@ -72,8 +77,8 @@ def alternate_layers(centres, cell) -> Layers:
     vectors = indices @ reciprocal
     near = np.abs(np.linalg.norm(vectors, axis=1) / ideal - 1.0) <= _TOLERANCE
     # Of a vector and its opposite, one.
-    h, k, l = indices.T
-    half = (h > 0) | ((h == 0) & ((k > 0) | ((k == 0) & (l > 0))))
+    leading = np.take_along_axis(indices, (indices != 0).argmax(axis=1)[:, None], axis=1)[:, 0]
+    half = leading > 0
     indices, vectors = indices[near & half], vectors[near & half]
     # A sample of a large crystal tells which vectors are worth more work.
     sample = np.random.default_rng(0).permutation(len(centres))[:_SAMPLE]
@@ -85,17 +90,21 @@ def alternate_layers(centres, cell) -> Layers:
         raise AnalysisError(
             "The molecules are in no layers: this is no hcp crystal (a liquid, or another lattice)."
         )
-    if len(order) > 1 and factors[order[1]] > _UNIQUE * factors[order[0]]:
+    for best in order[factors[order] > _AS_STRONG * factors[order[0]]]:
+        q = vectors[best]
+        normal = q / np.linalg.norm(q)
+        across = 4.0 * np.pi / np.linalg.norm(q) * normal
+        if _repeats(centres[sample], centres, cell, across, _SAME_SITE * spacing):
+            break
+    else:
         raise AnalysisError(
-            "The molecules are in layers along several directions, as in a face-centred crystal: "
-            "only hcp has one stacking direction."
+            "The molecules are in layers, but not in those of hcp, where every other layer is above "
+            "the first (a face-centred crystal, say)."
         )
-    best = order[0]
     if (indices[best] % 2).any():
         raise AnalysisError(
-            "The cell holds an odd number of layers: they cannot alternate as in hcp."
+            "The cell repeats after an odd number of layers: they cannot alternate as in hcp."
         )
-    q = vectors[best]
     phase = np.exp(1j * (centres @ q)).mean()
     layer = np.round((centres @ q - np.angle(phase)) / (2.0 * np.pi)).astype(int)
     signs = np.where(layer % 2, -1.0, 1.0)
@@ -104,9 +113,19 @@ def alternate_layers(centres, cell) -> Layers:
             f"Of alternate layers one holds {int(abs(signs.sum()))} molecules more than the other: "
             "this is no perfect hcp crystal."
         )
-    normal = q / np.linalg.norm(q)
     basal = np.linalg.svd(normal[None])[2][1:]
     return Layers(normal, basal, signs)
+
+
+def _repeats(some, centres, cell, vector, tolerance: float) -> bool:
+    """Whether most of some centres have another at a vector from them."""
+    inverse = np.linalg.inv(cell)
+    found = 0
+    for centre in some:
+        fractional = (centres - centre - vector) @ inverse
+        offsets = (fractional - np.round(fractional)) @ cell
+        found += (np.einsum("mc,mc->m", offsets, offsets) < tolerance**2).any()
+    return found > _MOST * len(some)
 
 
 def _structure_factors(centres, vectors) -> np.ndarray:
