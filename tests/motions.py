@@ -18,8 +18,10 @@ def lattice(n, spacing=4.0):
 
 def frames(positions, velocities, cell, timestep):
     """ASE atoms from positions (t, n, 3), Å, and velocities (t, n, 3), Å/fs."""
+    template = Atoms(np.ones(positions.shape[1]), cell=cell, pbc=True)
     for k, (r, v) in enumerate(zip(positions, velocities, strict=True)):
-        atoms = Atoms(f"H{len(r)}", r, cell=cell, pbc=True)
+        atoms = template.copy()
+        atoms.positions = r
         atoms.set_velocities(v / units.fs)
         atoms.info["time_fs"] = k * timestep
         yield atoms
@@ -41,8 +43,12 @@ def molecule_frames(bonds, bond_velocities, timestep, spacing=4.0):
 def centre_frames(centres, cells, timestep, axes=None):
     """Molecules that do not turn, with centres (t, m, 3), Å, in cells (t, 3, 3)."""
     axes = np.tile([0.0, 0.6, 0.8], (centres.shape[1], 1)) if axes is None else axes
+    template = from_molecules(0.0 * centres[0], axes, cell=cells[0])
+    bonded = template.positions.copy()
     for k, (r, cell) in enumerate(zip(centres, cells, strict=True)):
-        atoms = from_molecules(r, axes, cell=cell)
+        atoms = template.copy()
+        atoms.positions = bonded + np.repeat(r, 2, axis=0)
+        atoms.cell[:] = cell
         atoms.info["time_fs"] = k * timestep
         yield atoms
 

@@ -157,18 +157,19 @@ class Diffusion(Analysis):
             return np.einsum("lab,ab->l", moment, metric)
 
         lags, values, errors = [], [], []
+        enough = [m.samples >= 2 * LAGS * FEWEST for m in moments]
         for level, moment in enumerate(moments):
             new = slice(0 if level == 0 else 1, None)  # the first lag is the last level's last
             value, error = moment.jackknife(msd)
+            # Blocks shorter than the lags are not independent.
+            error = error if enough[level] else np.full_like(error, np.nan)
             lags.append(self._displacements.lags(level)[new])
             values.append(value[new])
             errors.append(error[new])
         times = np.concatenate(lags) * self._timestep / 1000.0
 
         # The longest lags with blocks at least as long as they are.
-        level = max(
-            (k for k, m in enumerate(moments) if m.samples >= 2 * LAGS * FEWEST), default=0
-        )
+        level = max((k for k, known in enumerate(enough) if known), default=0)
         fitted = self._displacements.lags(level) * self._timestep / 1000.0
         upper = slice(-(LAGS // 2) - 1, None)
 
@@ -178,7 +179,8 @@ class Diffusion(Analysis):
             grows = np.log(y[-1] / y[0]) / np.log(t[-1] / t[0]) if y[0] > 0.0 else 0.0
             return np.array([slope / 6.0, grows, np.sqrt(y[-1])])
 
-        (d, exponent, far), (d_error, exponent_error, far_error) = moments[level].jackknife(line)
+        (d, exponent, far), errors_of = moments[level].jackknife(line)
+        d_error, exponent_error, far_error = errors_of if enough[level] else (np.nan,) * 3
         neighbour = (np.sqrt(2.0) * self._volume / self._frames / self._molecules) ** (1 / 3)
         said = phase_verdict(exponent, exponent_error, far / neighbour)
         return Result(
@@ -205,11 +207,11 @@ class Diffusion(Analysis):
                     ),
                 ),
             ),
-            self._notes(said, float(fitted[-1]), moments[level].samples),
+            self._notes(said, float(fitted[-1]), enough[level]),
             draw=figures.displacement,
         )
 
-    def _notes(self, said: str, longest: float, samples: int) -> tuple[str, ...]:
+    def _notes(self, said: str, longest: float, known: bool) -> tuple[str, ...]:
         text = (
             f"Verdict: {said}, over {longest:.2g} ps. Liquid: displaced by more than "
             f"{LEFT_ITS_SITE:g} nearest-neighbour distances, and growing faster than "
@@ -218,7 +220,7 @@ class Diffusion(Analysis):
         )
         if said == "solid":
             text += " A liquid that flows too slowly to be seen in this time looks the same."
-        if samples >= 2 * LAGS * FEWEST:
+        if known:
             return (text,)
         frames = LAGS + 2 * LAGS * FEWEST
         return (text, f"Too short for errors: they need {frames} frames.")

@@ -134,7 +134,8 @@ def verdict(left: float, left_error: float, lowest: float, lowest_error: float) 
     Parameters
     ----------
     left, left_error : float
-        Normalised autocorrelation of the angular momentum after one thermal rotation.
+        Normalised autocorrelation of the angular momentum after one thermal rotation; NaN where it
+        is not known so far.
     lowest, lowest_error : float
         Its smallest value.
 
@@ -143,13 +144,13 @@ def verdict(left: float, left_error: float, lowest: float, lowest_error: float) 
     {"librating", "free rotor", "hindered", "undecided"}
         The last where a bound is nearer than `CLEAR` standard errors, or errors are unknown.
     """
-    if not np.isfinite([left_error, lowest_error]).all():
+    if not np.isfinite(lowest_error):
         return "undecided"
     if lowest + CLEAR * lowest_error < -LIBRATING:
         return "librating"
     if lowest - CLEAR * lowest_error < -LIBRATING:
         return "undecided"
-    if abs(left - FREE) < CLEAR * left_error:
+    if not abs(left - FREE) >= CLEAR * left_error:  # NaN included
         return "undecided"
     return "free rotor" if left > FREE else "hindered"
 
@@ -171,7 +172,7 @@ class Rotation(Analysis):
     Parameters
     ----------
     longest : float, fs
-        Longest lag; at least a rotation.
+        Longest lag; without a whole rotation, free and hindered cannot be told apart.
     """
 
     name = "rotation"
@@ -180,7 +181,7 @@ class Rotation(Analysis):
         self._longest = longest
         self._momentum, self._orientation = BlockedMean(), BlockedMean()
         self._temperature: list[float] = []
-        self._square_rate = 0.0
+        self._square_rate = self._turning = self._moving = 0.0
 
     def parameters(self) -> dict:
         """Settings, for the record."""
@@ -207,6 +208,8 @@ class Rotation(Analysis):
         energy = np.mean(squares / inertia) / units.fs**2  # twice L^2 / 2 I
         self._temperature.append(energy / (2.0 * units.kB))
         self._square_rate += float(np.mean(squares / inertia**2))
+        self._turning += float(np.sum(squares / inertia))
+        self._moving += float(self._mu @ (snapshot.bond_velocities**2).sum(axis=1))
         axes = snapshot.axes
         segment = self._segments.add(np.concatenate([momenta, axes, second_rank(axes)], axis=1))
         if segment is not None:
@@ -224,23 +227,18 @@ class Rotation(Analysis):
                 f"{self._timestep:g} fs apart, and there are {frames}: run longer, or ask for a "
                 "shorter longest lag."
             )
-        period = 2.0 * pi / np.sqrt(self._square_rate / frames) if self._square_rate else np.inf
-        times = self._timestep * np.arange(self._lags + 1)
-        if not np.isfinite(period):
+        if self._turning < 1e-12 * self._moving:  # rounding
             raise AnalysisError("No molecule turns: there is no angular momentum to correlate.")
+        period = 2.0 * pi / np.sqrt(self._square_rate / frames)
+        times = self._timestep * np.arange(self._lags + 1)
         if period < _FRAMES_PER_TURN * self._timestep:
             raise TimestepError(
                 f"Molecules turn once in {period:.3g} fs, and frames are {self._timestep:.3g} fs "
                 f"apart: write at least {_FRAMES_PER_TURN} frames a turn."
             )
-        if period > times[-1]:
-            raise AnalysisError(
-                f"Molecules turn once in {period:.3g} fs, longer than the longest lag "
-                f"({times[-1]:.3g} fs): ask for a longer one."
-            )
         momentum, momentum_error = self._momentum.jackknife(lambda c: c / c[0])
         left, left_error = self._momentum.jackknife(
-            lambda c: np.interp(period, times, c / c[0])
+            lambda c: np.interp(period, times, c / c[0], right=np.nan)
         )
         lowest_at = int(momentum.argmin())
         lowest, lowest_error = momentum[lowest_at], momentum_error[lowest_at]
@@ -272,20 +270,25 @@ class Rotation(Analysis):
                 Quantity("temperature of rotation", temperature.value, temperature.error, "K"),
             ),
             (table,),
-            self._notes(said),
+            self._notes(said, period > times[-1]),
             draw=figures.rotation,
         )
 
-    def _notes(self, said: str) -> tuple[str, ...]:
-        text = (
+    def _notes(self, said: str, beyond: bool) -> tuple[str, ...]:
+        notes = [
             f"Verdict: {said}. Librating: the autocorrelation of angular momentum falls below "
             f"-{LIBRATING:g}; free rotor: above 1/e after one thermal rotation; else hindered; "
             f"undecided where a bound is nearer than {CLEAR:g} standard errors."
-        )
-        if self._momentum.samples >= FEWEST:
-            return (text,)
-        needed = (FEWEST + 1) * self._lags * self._timestep / 1000.0
-        return (text, f"Too short for errors: they need {needed:.1f} ps with this longest lag.")
+        ]
+        if beyond:
+            notes.append(
+                "One rotation takes longer than the longest lag: ask for a longer one to tell free "
+                "from hindered."
+            )
+        if self._momentum.samples < FEWEST:
+            needed = (FEWEST + 1) * self._lags * self._timestep / 1000.0
+            notes.append(f"Too short for errors: they need {needed:.1f} ps with this longest lag.")
+        return tuple(notes)
 
 
 def first_below(times, values, bound: float = FREE) -> float:
