@@ -10,6 +10,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.data import chemical_symbols
 
+from ase_hmlp.attribution import fingerprint_shares
 from ase_hmlp.errors import (
     BondingError,
     BondStretchError,
@@ -186,13 +187,35 @@ class HMLP(Calculator):
             raise PropertyNotImplementedError(
                 f"The model {self._model.name!r} was saved without predictive variances."
             )
+        return self._model.potential.deviations(self._geometry_of(atoms, "uncertainties"))
+
+    def fingerprint_shares(self, atoms=None) -> dict[str, dict[str, float]]:
+        """Energy by fingerprint: which of them the pair and orientation levels' energies come from.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms, optional
+            The last structure calculated if not given.
+
+        Returns
+        -------
+        dict of dict, eV
+            See `ase_hmlp.attribution.fingerprint_shares`; those of a level add up to its energy in
+            `levels`.
+        """
+        geometry = self._geometry_of(atoms, "shares of fingerprints")
+        return fingerprint_shares(self._model.potential, geometry)
+
+    def _geometry_of(self, atoms, purpose: str) -> Geometry:
+        """Geometry of a structure, calculated if it is not the last."""
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
-            raise RuntimeError("No structure has been calculated: uncertainties need one.")
+            raise RuntimeError(f"No structure has been calculated: {purpose} need one.")
         # The geometry is not kept in copies and pickles, and is another's after a failure.
         if self.calculation_required(atoms, ["energy"]) or self._geometry is None:
             self.calculate(atoms)
-        return self._model.potential.deviations(self._geometry)
+        assert self._geometry is not None
+        return self._geometry
 
     def check_state(self, atoms, tol=1e-15):
         """List what differs from the structure of the last calculation, to the last bit."""

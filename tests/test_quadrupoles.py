@@ -109,7 +109,7 @@ def test_published_structure_at_100_gpa():
 def test_it_is_a_property_of_the_crystal(structure, rotation, shift, times, seed):
     """Turned, shifted, repeated, its atoms in another order."""
     atoms = Atoms(f"H{len(structure)}", structure.positions, cell=structure.cell, pbc=True)
-    energy, neighbours = of(atoms, 6.0, (2.0, 4.0))
+    energy, neighbours = of(atoms, 5.0, (2.0, 4.0))
     turned = Atoms(
         f"H{len(structure)}",
         structure.positions @ rotation + shift,
@@ -118,7 +118,7 @@ def test_it_is_a_property_of_the_crystal(structure, rotation, shift, times, seed
     )
     order = np.random.default_rng(seed).permutation(len(atoms))
     for same in (turned[order], atoms.repeat(times)):
-        found = of(same, 6.0, (2.0, 4.0))
+        found = of(same, 5.0, (2.0, 4.0))
         assert found[0] == pytest.approx(energy, abs=1e-6 + 1e-9 * abs(energy).max())
         assert found[1] == pytest.approx(neighbours)
 
@@ -127,14 +127,14 @@ def test_free_rotors_have_none():
     """Uncorrelated: every frame is an independent sample of zero."""
     (snapshot,) = Trajectory(hcp(3.0, (3, 3, 2)))
     (result,) = analyse(
-        Trajectory(rotors(snapshot.centres, snapshot.cell, 200, seed=5), timestep=10.0),
+        Trajectory(rotors(snapshot.centres, snapshot.cell, 100, seed=5), timestep=10.0),
         [QuadrupoleEnergy()],
     )
     total = result["<EQQ>"]
     series = result.table("eqq")["eqq_meV"]
-    assert total.error == pytest.approx(series.std() / np.sqrt(200), rel=0.2)
-    assert abs(total.value) < 4 * total.error < 3.0
-    assert result.table("eqq")["time_ps"][-1] == pytest.approx(1.99)
+    assert total.error == pytest.approx(series.std() / np.sqrt(100), rel=0.2)
+    assert abs(total.value) < 4 * total.error < 4.0
+    assert result.table("eqq")["time_ps"][-1] == pytest.approx(0.99)
 
 
 def test_shells_add_up_and_hold_the_neighbours_of_a_close_packing():

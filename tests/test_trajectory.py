@@ -72,6 +72,36 @@ def test_a_file_and_a_list_can_be_streamed_twice_and_an_iterator_once(tmp_path):
         list(once)
 
 
+def write_dump(path, frames, spacing=10):
+    """A LAMMPS dump of orthogonal cells, wrapped, atoms in no order, units metal."""
+    with path.open("w") as stream:
+        for k, atoms in enumerate(frames):
+            n, box = len(atoms), "\n".join(f"0.0 {x}" for x in atoms.cell.lengths())
+            stream.write(f"ITEM: TIMESTEP\n{spacing * k}\nITEM: NUMBER OF ATOMS\n{n}\n")
+            stream.write(f"ITEM: BOX BOUNDS pp pp pp\n{box}\n")
+            stream.write("ITEM: ATOMS id type element x y z vx vy vz\n")
+            velocities = 1000.0 * units.fs * atoms.get_velocities()  # Å/ps
+            for i in np.random.default_rng(k).permutation(n):
+                x = " ".join(
+                    f"{c:.10g}" for c in (*atoms.get_positions(wrap=True)[i], *velocities[i])
+                )
+                stream.write(f"{i + 1} 1 H {x}\n")
+
+
+def test_lammps_dumps_are_streamed_in_order_unwrapped_with_velocities(tmp_path):
+    velocity = np.array([0.03, -0.02, 0.01])
+    frames = list(drifting(pa3(), velocity, 12, 10.0))
+    write_dump(tmp_path / "dump.lammpstrj", frames)
+    trajectory = Trajectory(tmp_path / "dump.lammpstrj", timestep=10.0, start=2, step=3)
+    found = list(trajectory)
+    assert [s.index for s in found] == [2, 5, 8, 11] and trajectory.timestep == 30.0
+    for snapshot in found:
+        assert snapshot.velocities == pytest.approx(np.tile(velocity, (8, 1)), abs=1e-8)
+        moved = snapshot.unwrapped - found[0].unwrapped
+        elapsed = 10.0 * (snapshot.index - 2)
+        assert moved == pytest.approx(np.tile(elapsed * velocity, (8, 1)), abs=1e-7)
+
+
 def test_one_frame_is_in_memory_at_a_time():
     """What the consumer has seen is never more than two frames behind the source."""
     frames, given_out = rattled(3), []
@@ -81,7 +111,7 @@ def test_one_frame_is_in_memory_at_a_time():
             given_out.append(k)
             yield frames[k % 3]
 
-    for k, _ in enumerate(Trajectory(source(), timestep=1.0)):
+    for k, _ in enumerate(Trajectory(source())):
         assert len(given_out) <= max(2, k + 1)
 
 
@@ -188,6 +218,23 @@ def test_unwrapping_follows_a_breathing_cell():
         frames[-1].set_cell(atoms.cell * (1 + 0.1 * np.sin(k)), scale_atoms=True)
     for snapshot in Trajectory(frames):
         assert snapshot.unwrapped == pytest.approx(snapshot.positions)
+
+
+def test_frames_too_sparse_to_follow_are_refused_where_paths_matter():
+    """1.5 Å between frames: half of the cell is 1.47."""
+    frames = list(drifting(pa3(), np.array([0.15, 0.0, 0.0]), 5, 10.0))
+    (first, *_) = list(Trajectory(frames))
+    trajectory = Trajectory(frames)
+    trajectory.require_paths("diffusion")
+    with pytest.raises(
+        TrajectoryError, match=r"Frame 1 .* atom \d moved .* diffusion needs its path"
+    ):
+        list(trajectory)
+    continuous = Trajectory(frames, continuous=True)
+    continuous.require_paths("diffusion")
+    *_, last = continuous
+    assert last.unwrapped - first.unwrapped == pytest.approx(np.tile([6.0, 0, 0], (8, 1)))
+    assert last.bond_lengths == pytest.approx(first.bond_lengths)
 
 
 # ---------------------------------------------------------------- time

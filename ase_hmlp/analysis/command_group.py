@@ -41,7 +41,16 @@ def analysis(name: str):
         @output_options
         @functools.wraps(make)
         def command(
-            trajectory, start, stop, step, timestep, output, overwrite, as_json, **settings
+            trajectory,
+            start,
+            stop,
+            step,
+            timestep,
+            continuous,
+            output,
+            overwrite,
+            as_json,
+            **settings,
         ):
             from ase_hmlp.analysis.streaming import analyse as stream
             from ase_hmlp.analysis.trajectory import Trajectory
@@ -55,6 +64,7 @@ def analysis(name: str):
                 start=start,
                 stop=stop,
                 step=step,
+                continuous=continuous,
                 molecular=all(a.molecular for a in analyses),
             )
             with _Progress() as progress:
@@ -71,6 +81,11 @@ def analysis(name: str):
 def trajectory_options(command):
     """Add the options that choose frames of a trajectory."""
     for option in (
+        click.option(
+            "--continuous",
+            is_flag=True,
+            help="Positions never jump across the cell: ASE's integrators write them so.",
+        ),
         click.option(
             "--timestep",
             type=click.FloatRange(min=0.0, min_open=True),
@@ -174,11 +189,13 @@ class _Progress:
         from rich import progress
         from rich.console import Console
 
+        console = Console(stderr=True)
         self._progress = progress.Progress(
             progress.TextColumn("{task.completed} frames"),
             progress.TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None)
 

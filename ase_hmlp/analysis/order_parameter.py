@@ -9,7 +9,7 @@ from ase_hmlp.analysis.reference_lattice import ReferenceLattice, match_referenc
 from ase_hmlp.analysis.result import Quantity, Result
 from ase_hmlp.analysis.series import Series
 from ase_hmlp.analysis.streaming import Analysis
-from ase_hmlp.analysis.trajectory import Snapshot
+from ase_hmlp.analysis.trajectory import Snapshot, Trajectory
 from ase_hmlp.errors import ReferenceMismatchError
 
 
@@ -78,6 +78,10 @@ class OrderParameter(Analysis):
             "reference_positions_A": self._reference.positions,
             "repeat": None if self._lattice is None else self._lattice.matrix,
         }
+
+    def start(self, trajectory: Trajectory) -> None:
+        """Refuse frames too sparse to follow the molecules."""
+        trajectory.require_paths("the order parameter")
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in a frame."""

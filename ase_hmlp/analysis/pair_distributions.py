@@ -16,9 +16,8 @@ from ase_hmlp.errors import AnalysisError
 #: Rows of `pair_counts`.
 BONDED, ATOM_ATOM, ATOM_MOLECULE, MOLECULE_MOLECULE = range(4)
 
-#: A first peak is the first maximum above this share of the highest; it is where a parabola
-#: through the points above the second share of its height has its top.
-PEAK, TOP = 0.6, 0.85
+#: A peak is where a parabola through the points above this share of its height has its top.
+TOP = 0.85
 
 
 def pair_counts(positions, centres, molecules, cell, pbc, cutoff, bins, longest) -> np.ndarray:
@@ -64,7 +63,7 @@ def pair_counts(positions, centres, molecules, cell, pbc, cutoff, bins, longest)
 
 
 def first_peak(r, g) -> tuple[float, float]:
-    """Position and height of the first peak of a distribution.
+    """Position and height of the first peak: of the first stretch above 1.
 
     Parameters
     ----------
@@ -75,24 +74,27 @@ def first_peak(r, g) -> tuple[float, float]:
     position, height : float
         NaN where there is none.
     """
-    smooth = np.convolve(g, (0.25, 0.5, 0.25), mode="same")
-    inner = smooth[1:-1]
-    maxima = 1 + np.flatnonzero((inner >= smooth[:-2]) & (inner > smooth[2:]))
-    maxima = maxima[smooth[maxima] >= PEAK * smooth.max()]
-    if not len(maxima) or not smooth.max() > 0.0:
+    smooth = np.convolve(np.pad(g, 1, mode="edge"), (0.25, 0.5, 0.25), mode="valid")
+    above = smooth > 1.0
+    if not above.any():
         return float("nan"), float("nan")
-    low = high = int(maxima[0])
-    while low > 0 and smooth[low - 1] > TOP * smooth[maxima[0]]:
+    start = int(above.argmax())
+    below = ~above[start:]
+    end = start + int(below.argmax()) if below.any() else len(r)
+    top = start + int(smooth[start:end].argmax())
+    if not 0 < top < len(r) - 1:
+        return float("nan"), float("nan")
+    low = high = top
+    while low > 0 and smooth[low - 1] > TOP * smooth[top]:
         low -= 1
-    while high < len(r) - 1 and smooth[high + 1] > TOP * smooth[maxima[0]]:
+    while high < len(r) - 1 and smooth[high + 1] > TOP * smooth[top]:
         high += 1
-    low, high = min(low, maxima[0] - 1), max(high, maxima[0] + 1)
-    around = slice(low, high + 1)
-    curvature, slope, offset = np.polyfit(r[around] - r[maxima[0]], g[around], 2)
+    around = slice(min(low, top - 1), max(high, top + 1) + 1)
+    curvature, slope, offset = np.polyfit(r[around] - r[top], g[around], 2)
     if curvature >= 0.0:
-        return float(r[maxima[0]]), float(g[maxima[0]])
+        return float(r[top]), float(g[top])
     shift = -0.5 * slope / curvature
-    return float(r[maxima[0]] + shift), float(offset + 0.5 * slope * shift)
+    return float(r[top] + shift), float(offset + 0.5 * slope * shift)
 
 
 class PairDistributions(Analysis):

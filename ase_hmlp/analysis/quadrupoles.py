@@ -86,7 +86,8 @@ class QuadrupoleEnergy(Analysis):
     Parameters
     ----------
     cutoff : float, Å
-        The sum converges fast: at 8 Å the crystals shipped are within 0.2 meV/molecule of its limit.
+        The sum converges fast: at 8 Å the shipped crystals are within 0.2 meV/molecule of the
+        limit.
     shells : sequence of float
         Where shells end, in units of the distance between nearest neighbours in a close packing of
         the same density. By default the twelve nearest of a close packing, up to its fifth

@@ -50,7 +50,9 @@ class Series:
         mean = self.estimate(name)
         return Quantity(label, mean.value, mean.error, unit)
 
-    def table(self, name: str, labels: Sequence[str]) -> Table:
+    def table(
+        self, name: str, labels: Sequence[str], columns: Sequence[str] | None = None
+    ) -> Table:
         """All of them against time (ps), or against frames where the time is unknown.
 
         Parameters
@@ -59,13 +61,12 @@ class Series:
             Of the table.
         labels : sequence of str
             In pictures, in the order of `names`.
+        columns : sequence of str, optional
+            In files, if not `names`.
         """
         if None in self._times:
             along = Column("frame", np.array(self._frames), "frame")
         else:
             along = Column("time_ps", np.array(self._times, dtype=float) / 1000.0, "time (ps)")
-        columns = (
-            Column(column, self[column], label)
-            for column, label in zip(self.names, labels, strict=True)
-        )
-        return Table(name, (along, *columns))
+        values = zip(columns or self.names, self.names, labels, strict=True)
+        return Table(name, (along, *(Column(c, self[key], label) for c, key, label in values)))

@@ -12,6 +12,7 @@ from ase import Atoms, units
 from ase.io import Trajectory as ASETrajectory
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.lammpsrun import iread_lammps_dump_text
 
 from ase_hmlp.errors import TrajectoryError
 
@@ -71,11 +72,11 @@ class Source:
         if self.path is None:
             return None
         try:
-            if filetype(str(self.path)) != "traj":
+            if self._format != "traj":
                 return None
             with ASETrajectory(self.path) as frames:
                 header = frames.description or {}
-        except (OSError, UnknownFileTypeError):
+        except OSError:  # reading the frames will say what is wrong
             return None
         if header.get("type") != "molecular-dynamics":
             return None
@@ -115,10 +116,25 @@ class Source:
     def _read_file(self, frames: slice) -> Iterator[Atoms]:
         n = 0
         try:
-            for atoms in iread(str(self.path), index=frames):
+            for atoms in self._images(frames):
                 yield atoms
                 n += 1
         except Exception as error:  # readers raise whatever they meet
             raise TrajectoryError(
                 f"{self.name}: frame {frames.start + n * frames.step} cannot be read: {error}."
             ) from error
+
+    def _images(self, frames: slice) -> Iterator[Atoms]:
+        if self._format != "lammps-dump-text":
+            yield from iread(str(self.path), index=frames)
+            return
+        # ASE's general reader would collect all frames of a dump first.
+        with open(str(self.path)) as stream:
+            yield from iread_lammps_dump_text(stream, index=frames)
+
+    @cached_property
+    def _format(self) -> str | None:
+        try:
+            return filetype(str(self.path))
+        except UnknownFileTypeError:
+            return None

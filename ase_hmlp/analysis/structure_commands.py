@@ -130,3 +130,16 @@ def fraction(longest):
     from ase_hmlp.analysis.molecular_fraction import MolecularFraction
 
     return MolecularFraction(longest)
+
+
+@analysis("fingerprints")
+@click.option("--model", default="h2-pbe", show_default=True, help="Shipped model or model file.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads; by default all cores.")
+def fingerprints(model, threads):
+    """Energy of a model by families of fingerprints, fp_EQQ above all.
+
+    Zong, Wiebe and Ackland (2020), Fig. 5a: in solid and liquid.
+    """
+    from ase_hmlp.analysis.fingerprint_energies import FingerprintEnergies
+
+    return FingerprintEnergies(model, threads)

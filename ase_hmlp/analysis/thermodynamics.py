@@ -312,6 +312,11 @@ class Thermodynamics(Analysis):
     def result(self) -> Result:
         """Means, fluctuations; table ``thermo``, against time."""
         columns = [self._series[name] for name in self._series.names]
+        if not self._series["potential_eV_per_atom"].any():
+            raise MissingResultsError(
+                f"{self._name} was stored without energies: they are all exactly zero (as in "
+                "LAMMPS dumps read by ASE)."
+            )
         samples = StateSamples(self._name, self._n, self._mass, *columns)
         labels = (
             "temperature (K)",

@@ -28,6 +28,10 @@ from ase_hmlp.errors import (
 from ase_hmlp.molecules import LONGEST_BOND, bond_shifts, check_molecules, find_molecules
 from ase_hmlp.neighbors import complete_cell
 
+#: An atom that moves by more than this share of a cell vector between two frames may have gone the
+#: other way round.
+SPARSE = 0.4
+
 #: Two times between frames that differ by less than this share are the same.
 SAME_TIME = 1e-3
 
@@ -50,7 +54,7 @@ class Snapshot:
         From the first atom of each molecule to the second, the shortest image.
     unwrapped : (n, 3) Å
         Positions continued from frame to frame without jumps across the cell, as long as no atom
-        moves by half a cell between two frames that are used.
+        moves by half a cell between two frames that are used; see `Trajectory.require_paths`.
     where : str
         How to call the frame in messages.
     time : float or None
@@ -183,6 +187,9 @@ class Trajectory:
         False for atoms that need not form molecules: ``Snapshot.molecules`` is empty.
     longest : float
         Longest bond, Å: a longer one is broken.
+    continuous : bool
+        True if positions never jump across the cell, as ASE's integrators write them: they are then
+        taken as they are.
 
     Raises
     ------
@@ -202,6 +209,7 @@ class Trajectory:
         molecules=None,
         molecular: bool = True,
         longest: float = LONGEST_BOND,
+        continuous: bool = False,
     ):
         if start < 0 or step < 1 or (stop is not None and stop <= start):
             raise TrajectoryError(
@@ -213,6 +221,7 @@ class Trajectory:
         self._source = Source(source)
         self.start, self.stop, self.step = start, stop, step
         self.longest = longest
+        self.continuous = continuous
         self._given_timestep = timestep
         self._hash = hashlib.sha256()
         self._used = 0
@@ -227,9 +236,11 @@ class Trajectory:
         first = self._head[0]
         self.first = first
         self._head_times = [_time(atoms) for atoms in self._head]
-        self._timed = False
+        self._timed = self._followed = False
         self._check_positions(first, self._where(start))
         cell = complete_cell(first.cell.array, first.pbc)
+        if timestep is not None:
+            _ = self.timestep  # a contradiction is an error whoever needs the time
         if not molecular:
             self.molecules = np.zeros((0, 2), dtype=np.intc)
         else:
@@ -307,6 +318,17 @@ class Trajectory:
             raise TimestepError(f"{error} It is needed by {purpose}.") from error
         self._timed = True
         return timestep
+
+    def require_paths(self, purpose: str) -> None:
+        """Refuse, while streaming, frames too sparse to tell which way round atoms went.
+
+        Parameters
+        ----------
+        purpose : str
+            What needs their paths.
+        """
+        self._followed = True
+        self._path_purpose = purpose
 
     @cached_property
     def timestep(self) -> float:
@@ -395,8 +417,12 @@ class Trajectory:
             before, fractional = fractional, np.linalg.solve(cell.T, atoms.positions.T).T
             if before is None or shifts is None:
                 shifts = np.zeros_like(fractional)
-            else:
-                shifts -= np.round(fractional - before) * atoms.pbc
+            elif not self.continuous:
+                steps = (fractional - before) * atoms.pbc
+                jumps = np.round(steps)
+                if self._followed:
+                    self._check_paths(steps - jumps, where)
+                shifts -= jumps
             time = _time(atoms)
             if used == 0:
                 start_time = time
@@ -464,6 +490,15 @@ class Trajectory:
             raise TimestepError(
                 f"{where} is at {elapsed:g} fs after the first, not {expected:g}: frames must be "
                 "evenly spaced in time."
+            )
+
+    def _check_paths(self, steps, where: str) -> None:
+        if abs(steps).max() > SPARSE:
+            i = int(abs(steps).max(axis=1).argmax())
+            raise TrajectoryError(
+                f"{where}: atom {i} moved by about half a cell since the frame before, one way or "
+                f"the other, and {self._path_purpose} needs its path: use more frames, or say that "
+                "positions are continuous."
             )
 
     def _update_hash(self, atoms: Atoms) -> None:

@@ -1,0 +1,81 @@
+"""Which fingerprints an energy comes from.
+
+A kernel regressor's energy is no sum over fingerprints. It has one exact split that is fair in the
+sense of Aumann and Shapley (Values of Non-Atomic Games, 1974; "integrated gradients" in machine
+learning): let all fingerprints of a centre grow together from zero, where the molecule is alone and
+the energy of the level is zero, and charge each with the energy that is gained along it,
+``v_k * integral of de/dv_k(t v) dt from 0 to 1``. The shares add up to the energy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import ase_hmlp._core.evaluate as evaluate
+from ase_hmlp.geometry import Geometry
+from ase_hmlp.potential import Potential
+
+#: Shares must add up to each centre's energy to this, eV.
+TOLERANCE = 1e-5
+
+#: Points of the Gauss-Legendre rules along the path, tried in turn.
+POINTS = (8, 16, 32, 64, 128, 256)
+
+
+def shares(regressor, v, bond_length, threads: int = 1) -> np.ndarray:
+    """Shares of each fingerprint in the energies of centres.
+
+    Parameters
+    ----------
+    regressor : ase_hmlp.levels.KernelRegressor
+    v : (c, k) array of fingerprints
+    bond_length : (c,) Å
+    threads : int
+
+    Returns
+    -------
+    (c, k) array, eV
+        They add up to the energies to `TOLERANCE`.
+    """
+    energy = evaluate.regress(regressor.machine, v, bond_length, threads)[0]
+    for points in POINTS:
+        nodes, weights = np.polynomial.legendre.leggauss(points)
+        mean_gradient = np.zeros_like(v)
+        for node, weight in zip(0.5 * (nodes + 1.0), 0.5 * weights, strict=True):
+            along = np.ascontiguousarray(node * v)
+            mean_gradient += (
+                weight * evaluate.regress(regressor.machine, along, bond_length, threads)[1]
+            )
+        found = v * mean_gradient
+        if abs(found.sum(axis=1) - energy).max() < TOLERANCE:
+            return found
+    raise ArithmeticError(
+        f"Shares of fingerprints are off by {abs(found.sum(axis=1) - energy).max():.1e} eV."
+    )
+
+
+def fingerprint_shares(potential: Potential, geometry: Geometry) -> dict[str, dict[str, float]]:
+    """Energy of a structure by level and fingerprint.
+
+    Parameters
+    ----------
+    potential : Potential
+    geometry : Geometry
+
+    Returns
+    -------
+    dict of dict, eV
+        Of each fingerprint level (``"pair"``, ``"orientation"``), the share of every fingerprint
+        by its name; ``"fp_EQQ"`` is one of the orientation level's.
+    """
+    out = {}
+    for name in ("pair", "orientation"):
+        level = getattr(potential, name)
+        if level is None:
+            continue
+        v = level.fingerprints(level.basis, geometry)
+        v = v[0] if level.centre == "atom" else v
+        found = shares(level.regressor, v, level.bond_length(geometry), geometry.threads)
+        columns = zip(level.names(level.basis), found.sum(axis=0), strict=True)
+        out[name] = {key: float(value) for key, value in columns if key}
+    return out

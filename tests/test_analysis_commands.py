@@ -1,0 +1,139 @@
+"""``hmlp analyse``: every command on a real file, what it leaves, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from ase import units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from click.testing import CliRunner
+from test_thermodynamics import write_log
+from toy_calculator import toy_model
+from toy_models import hcp
+
+from ase_hmlp.analysis.commands import analyse
+from ase_hmlp.cli import main
+from ase_hmlp.model_io import save_model
+
+#: Options that a command needs; None: it takes no trajectory.
+OPTIONS = {
+    "bonds": (),
+    "eqq": (),
+    "order": ("--reference", "{unit}"),
+    "orientation": ("--pole", "a"),
+    "rdf": ("--cutoff", 4.0),
+    "fraction": (),
+    "thermo": ("--pressure", 50.0),
+    "fingerprints": ("--model", "{model}", "--threads", 1),
+}
+
+
+def hmlp(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def refused(result, *words):
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("Error: ")
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A trajectory with energies, stresses and velocities; its unit cell; a model."""
+    folder = tmp_path_factory.mktemp("run")
+    unit = hcp(3.2, (1, 1, 1), seed=1)
+    rng, frames = np.random.default_rng(0), []
+    for k in range(30):
+        atoms = unit.repeat((2, 2, 1))
+        atoms.positions += 0.01 * rng.normal(size=atoms.positions.shape)
+        atoms.set_momenta(np.sqrt(300 * units.kB) * rng.normal(size=atoms.positions.shape))
+        atoms.info["time_fs"] = 20.0 * k
+        energy = -15.0 * len(atoms) + 0.1 * rng.normal()
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, stress=-0.3 * np.ones(6))
+        frames.append(atoms)
+    write(folder / "run.traj", frames)
+    write(folder / "unit.extxyz", unit)
+    model = save_model(toy_model(), folder / "toy.joblib")
+    return {"trajectory": folder / "run.traj", "unit": folder / "unit.extxyz", "model": model}
+
+
+def options(name, files):
+    return [str(o).format(**files) for o in OPTIONS[name]]
+
+
+def test_every_command_explains_itself():
+    for name in analyse.commands:
+        result = hmlp("analyse", name, "--help")
+        assert result.exit_code == 0 and "--debug" in result.output
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_command_prints_and_writes(name, files, tmp_path):
+    arguments = ("analyse", name, files["trajectory"], "-o", tmp_path / "out")
+    result = hmlp(*arguments, "--start", 2, *options(name, files))
+    assert result.exit_code == 0, result.output
+    assert "± error" in result.output and "Written: " in result.output
+    record = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+    assert record["inputs"]["trajectory"]["frames"] == 28
+    assert record["inputs"]["trajectory"]["timestep_fs"] == 20.0
+    assert all(q["value"] is not None for q in record["quantities"])
+    assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "out").glob(f"{name}*.csv"))
+    before = (tmp_path / "out" / f"{name}.json").read_bytes()
+    refused(hmlp(*arguments, *options(name, files)), "is there already", "--overwrite")
+    assert (tmp_path / "out" / f"{name}.json").read_bytes() == before
+    again = hmlp(*arguments, "--overwrite", "--json", *options(name, files))
+    assert json.loads(again.stdout)["inputs"]["trajectory"]["frames"] == 30
+
+
+def test_equation_of_state_of_runs(tmp_path):
+    for pressure in (1, 2):
+        folder = tmp_path / f"run{pressure}"
+        folder.mkdir()
+        write_log(folder / "log.csv", [100.0, 150.0], atoms=64)
+    result = hmlp("analyse", "eos", tmp_path / "run1", tmp_path / "run2", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "run1 at 100 K: " in result.output and "(dH/dT)_P" in result.output
+    record = json.loads((tmp_path / "out" / "eos.json").read_text())
+    assert len(record["inputs"]["logs"]) == 2
+    assert record["tables"]["eos"]["run"][3] == "run2 at 150 K"
+    # H = 3 k T + P V, V constant but for noise; from the one temperature to the other.
+    assert record["tables"]["isobars"]["heat_capacity_kB_per_atom"] == pytest.approx([3], abs=0.5)
+    refused(hmlp("analyse", "eos", tmp_path / "run1", "-o", tmp_path / "out"), "is there already")
+    refused(hmlp("analyse", "eos", tmp_path / "run3", "-o", tmp_path / "new"), "There is no log")
+    assert not (tmp_path / "new").exists()
+
+
+def test_refusals_leave_nothing_behind(files, tmp_path):
+    out, trajectory = tmp_path / "out", files["trajectory"]
+    cases = (
+        (("bonds", tmp_path / "nowhere.traj"), "There is no trajectory"),
+        (("bonds", trajectory, "--start", 30), "has no frame 30"),
+        (("bonds", trajectory, "--start", 5, "--stop", 5), "are none"),
+        (("eqq", trajectory, "--cutoff", 1.0), "beyond the cutoff"),
+        (("order", trajectory, "--reference", "Cmca"), "There is no trajectory Cmca"),
+        (("order", trajectory, "--reference", "P21c-24-a"), "is no multiple of"),
+        (("fingerprints", trajectory, "--model", "nowhere"), "nowhere"),
+        (("thermo", trajectory, "--stop", 1), "needs at least 2"),
+        (("thermo", trajectory, "--ensemble", "npt"), "the volume is constant, which is not npt"),
+    )
+    for arguments, sentence in cases:
+        refused(hmlp("analyse", *arguments, "-o", out), sentence)
+    assert not out.exists()
+
+
+def test_results_do_not_replace_a_file(files, tmp_path):
+    (tmp_path / "thesis").write_text("years of work")
+    result = hmlp("analyse", "bonds", files["trajectory"], "-o", tmp_path / "thesis")
+    refused(result, "is a file, not a folder")
+    assert (tmp_path / "thesis").read_text() == "years of work"
+
+
+def test_a_time_between_frames_that_contradicts_the_file(files, tmp_path):
+    """An error even where the analysis needs no time: the table is against it."""
+    arguments = ("analyse", "bonds", files["trajectory"], "-o", tmp_path, "--timestep", 1.0)
+    refused(hmlp(*arguments), "are 20 fs apart, not 1 fs")
