@@ -35,9 +35,7 @@ def molecule_frames(bonds, bond_velocities, timestep, spacing=4.0):
         both = np.stack([centre - 0.5 * bond, centre + 0.5 * bond], axis=2)
         return both.reshape(len(bond), -1, 3)
 
-    return frames(
-        atoms(centres, bonds), atoms(0.0 * centres, bond_velocities), cell, timestep
-    )
+    return frames(atoms(centres, bonds), atoms(0.0 * centres, bond_velocities), cell, timestep)
 
 
 def centre_frames(centres, cells, timestep, axes=None):

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from motions import LIGHT
 from toy_models import hcp, random_axes
 
-from ase_hmlp.analysis.e2g import E2gPhonon
 from ase_hmlp.analysis.diffusion import Diffusion
+from ase_hmlp.analysis.e2g import E2gPhonon
 from ase_hmlp.analysis.rotation import Rotation
 from ase_hmlp.analysis.streaming import analyse
 from ase_hmlp.analysis.trajectory import Trajectory

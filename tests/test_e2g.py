@@ -75,7 +75,10 @@ def vacancy():
         (liquid, "no hcp crystal"),
         (odd, "not in those of hcp"),
         (lambda: (lambda a, c: (a[:1], c))(*centres(hcp(3.0, (1, 1, 1)))), "no hcp crystal"),
-        (lambda: centres(supercell(phase("P21c-24-b"), 90)), "repeats after an odd number of layers"),
+        (
+            lambda: centres(supercell(phase("P21c-24-b"), 90)),
+            "repeats after an odd number of layers",
+        ),
         (vacancy, "one holds 1 molecules more than the other"),
     ],
 )

@@ -191,7 +191,7 @@ def test_frames_without_velocities():
 
 
 def test_frames_too_far_apart_or_too_few():
-    with pytest.raises(TimestepError, match="write a frame at least every 3.3 fs"):
+    with pytest.raises(TimestepError, match=r"write a frame at least every 3\.3 fs"):
         spectrum(moving(10, timestep=4.0))
     # D2 is slower by sqrt(2).
     heavy = moving(10, timestep=4.0)

@@ -21,6 +21,10 @@ LEFT_ITS_SITE = 0.4
 #: Exponent of time: 0 in a crystal, 1 in a liquid.
 DIFFUSIVE = 0.5
 
+#: Time (ps) in which a molecule has rattled in its cage some times, and would have left that of a
+#: liquid.
+RATTLED = 0.3
+
 #: Standard errors that a verdict must be clear of its bound by.
 CLEAR = 2.0
 
@@ -78,7 +82,7 @@ class Displacements:
         return np.arange(1 if level == 0 else LAGS // 2, LAGS + 1) << level
 
 
-def phase_verdict(exponent: float, exponent_error: float, reach: float) -> str:
+def phase_verdict(exponent: float, exponent_error: float, reach: float, time: float) -> str:
     """Name the phase.
 
     Parameters
@@ -87,6 +91,8 @@ def phase_verdict(exponent: float, exponent_error: float, reach: float) -> str:
         d ln MSD / d ln t at the longest times.
     reach : float
         Root mean square displacement then, in distances of nearest neighbours.
+    time : float, ps
+        How long that is.
 
     Returns
     -------
@@ -96,7 +102,8 @@ def phase_verdict(exponent: float, exponent_error: float, reach: float) -> str:
         return "undecided"
     if exponent - CLEAR * exponent_error > DIFFUSIVE and reach > LEFT_ITS_SITE:
         return "liquid"
-    if exponent + CLEAR * exponent_error < DIFFUSIVE and reach < LEFT_ITS_SITE:
+    bound = exponent + CLEAR * exponent_error < DIFFUSIVE and reach < LEFT_ITS_SITE
+    if bound and time >= RATTLED:
         return "solid"
     return "undecided"
 
@@ -112,8 +119,8 @@ class Diffusion(Analysis):
     D is a sixth of the slope between t/2 and t, t about a seventeenth of the trajectory (so that
     enough blocks longer than t are left for an error). Liquid: the root mean square displacement is
     above 0.4 nearest-neighbour distances ``(sqrt(2) V / m)^(1/3)``, and d ln MSD / d ln t above 0.5
-    by two standard errors; solid: both below; else undecided. D is that of this cell: for the
-    infinite system add ``2.84 kT / (6 pi eta L)`` (Yeh and Hummer 2004).
+    by two standard errors; solid: both below, t at least 0.3 ps; else undecided. D is that of this
+    cell: for the infinite system add ``2.84 kT / (6 pi eta L)`` (Yeh and Hummer 2004).
 
     Memory: 0.2 kB per atom for each doubling of the trajectory; 2.7 kB at 16,000 frames.
     """
@@ -182,7 +189,7 @@ class Diffusion(Analysis):
         (d, exponent, far), errors_of = moments[level].jackknife(line)
         d_error, exponent_error, far_error = errors_of if enough[level] else (np.nan,) * 3
         neighbour = (np.sqrt(2.0) * self._volume / self._frames / self._molecules) ** (1 / 3)
-        said = phase_verdict(exponent, exponent_error, far / neighbour)
+        said = phase_verdict(exponent, exponent_error, far / neighbour, fitted[-1])
         return Result(
             self.name,
             f"Diffusion: {said}",
@@ -215,8 +222,8 @@ class Diffusion(Analysis):
         text = (
             f"Verdict: {said}, over {longest:.2g} ps. Liquid: displaced by more than "
             f"{LEFT_ITS_SITE:g} nearest-neighbour distances, and growing faster than "
-            f"t^{DIFFUSIVE:g}; solid: neither; undecided where the two disagree or the exponent is "
-            f"within {CLEAR:g} standard errors of {DIFFUSIVE:g}."
+            f"t^{DIFFUSIVE:g}; solid: neither, for {RATTLED:g} ps or more; undecided where the two "
+            f"disagree or the exponent is within {CLEAR:g} standard errors of {DIFFUSIVE:g}."
         )
         if said == "solid":
             text += " A liquid that flows too slowly to be seen in this time looks the same."

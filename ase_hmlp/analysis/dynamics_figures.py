@@ -29,15 +29,14 @@ def spectrum(result: Result) -> Figure:
     curves(axis, table)
     named = {q.name: q for q in result.quantities}
     peaks = [(q, named[q.name[:-4] + "width"]) for q in named.values() if q.name.endswith("peak")]
-    for peak, _ in peaks:
+    for k, (peak, _) in enumerate(peaks):
         axis.axvline(peak.value, color="#222222", lw=0.8, ls="--")
-        axis.text(
-            peak.value, 0.99, f" {peak}", transform=axis.get_xaxis_transform(), va="top", fontsize=8
-        )
-        axis.set_title(result.title)
-    resolution = result["resolution"].value
-    low = min(p.value - 6.0 * max(w.value, 4.0 * resolution) for p, w in peaks)
-    high = max(p.value + 6.0 * max(w.value, 4.0 * resolution) for p, w in peaks)
+        above = axis.get_xaxis_transform()
+        axis.text(peak.value, 0.99 - 0.06 * k, f" {peak}", transform=above, va="top", fontsize=8)
+    axis.set_title(result.title)
+    reach = 6.0 * max(result["resolution"].value, *(w.value for _, w in peaks), 20.0)
+    low = min(p.value for p, _ in peaks) - reach
+    high = max(p.value for p, _ in peaks) + reach
     x = table.columns[0].values
     shown = (x >= low) & (x <= high)
     axis.set_xlim(max(low, x[0]), min(high, x[-1]))
@@ -64,7 +63,8 @@ def rotation(result: Result) -> Figure:
     axis.plot([], [], color="#222222", ls=":", label="free rotor")
     axis.axhline(0.0, color="#222222", lw=0.8)
     period = result["thermal rotation takes"].value
-    axis.axvline(period, color="#222222", lw=0.8, ls="--", label="one thermal rotation")
+    if period <= time.values[-1]:
+        axis.axvline(period, color="#222222", lw=0.8, ls="--", label="one thermal rotation")
     axis.set(xlabel=time.label, ylabel="autocorrelation", title=result.title)
     axis.margins(x=0)
     axis.legend()
@@ -87,5 +87,5 @@ def displacement(result: Result) -> Figure:
     if msd > 0.0:
         t = np.array([0.25 * time, time])
         axis.plot(t, msd * t / time, color="#222222", lw=0.8, ls="--", label="in proportion to t")
-    axis.legend()
+    axis.legend(loc="lower right")
     return figure

@@ -29,7 +29,8 @@ class E2gPhonon(Analysis):
     other, along either of two directions in the layers. The two signals are the projections of all
     velocities on it, ``sum_a s_a sqrt(M_a) v_a.e / sqrt(sum M)`` with s = 1 and -1 by layer;
     nothing is assumed about the size of displacements, so rotation and anharmonicity are in the
-    spectrum. Layers are found in the first frame, see `ase_hmlp.analysis.stacking.alternate_layers`.
+    spectrum. Layers are found in the first frame, by
+    `ase_hmlp.analysis.stacking.alternate_layers`.
 
     Memory does not depend on the number of atoms.
 

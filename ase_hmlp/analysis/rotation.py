@@ -1,8 +1,8 @@
 """How molecules turn: autocorrelation of angular momentum and of orientation.
 
-Zong, Wiebe and Ackland 2020, "Nature of Phase I": a free rotor keeps its angular momentum for longer
-than a rotation; where rotation is hindered it is lost sooner; where it turns negative, the molecule
-swings back: it librates.
+Zong, Wiebe and Ackland 2020, "Nature of Phase I": a free rotor keeps its angular momentum for
+longer than a rotation; where rotation is hindered it is lost sooner; where it turns negative, the
+molecule swings back: it librates.
 """
 
 from __future__ import annotations
@@ -159,15 +159,15 @@ class Rotation(Analysis):
     """Autocorrelations of angular momentum L and of the axes u, and what they say.
 
     ``C_L(t) = <L(0).L(t)> / <L^2>``, ``C_1 = <u(0).u(t)>``, ``C_2 = <P2(u(0).u(t))>``, means over
-    molecules and origins. The thermal rotation takes ``2 pi / sqrt(<w^2>)``, w the angular velocity,
-    from the run itself. In this order, with every bound clear by two standard errors:
+    molecules and origins. The thermal rotation takes ``2 pi / sqrt(<w^2>)``, w the angular
+    velocity, from the run itself. In this order, with every bound clear by two standard errors:
 
     - librating: C_L falls below -0.05;
     - free rotor: C_L after one rotation is above 1/e;
     - hindered: otherwise.
 
-    A segment of twice the longest lag is kept: 22 bytes per atom and frame of it (18 kB per atom for
-    1 ps and a frame every 2.5 fs).
+    A segment of twice the longest lag is kept: 22 bytes per atom and frame of it (18 kB per atom
+    for 1 ps and a frame every 2.5 fs).
 
     Parameters
     ----------
@@ -238,11 +238,13 @@ class Rotation(Analysis):
             )
         momentum, momentum_error = self._momentum.jackknife(lambda c: c / c[0])
         left, left_error = self._momentum.jackknife(
-            lambda c: np.interp(period, times, c / c[0], right=np.nan)
+            lambda c: np.asarray(np.interp(period, times, c / c[0], right=np.nan))
         )
         lowest_at = int(momentum.argmin())
         lowest, lowest_error = momentum[lowest_at], momentum_error[lowest_at]
-        lifetime, lifetime_error = self._momentum.jackknife(lambda c: first_below(times, c / c[0]))
+        lifetime, lifetime_error = self._momentum.jackknife(
+            lambda c: np.asarray(first_below(times, c / c[0]))
+        )
         temperature = estimate(self._temperature)
         said = verdict(left, left_error, lowest, lowest_error)
         (c1, c2), (c1_error, c2_error) = self._orientation.jackknife(lambda c: c)

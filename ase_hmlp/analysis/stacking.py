@@ -12,8 +12,8 @@ from ase_hmlp.errors import AnalysisError
 #: A wave vector of layers has a structure factor of at least this.
 _LAYERED = 0.4
 
-#: Of others only those at least this strong relative to the strongest are looked at; in hcp the next
-#: have 0.87 of it, and displaced molecules may make them stronger.
+#: Of others only those at least this strong relative to the strongest are looked at; in hcp the
+#: next have 0.87 of it, and displaced molecules may make them stronger.
 _AS_STRONG = 0.8
 
 #: Two layers on, most molecules are above a site to this share of the layer spacing; where layers
@@ -49,9 +49,9 @@ class Layers:
 def alternate_layers(centres, cell) -> Layers:
     """Find the layers of an hcp crystal, however it is turned.
 
-    Layers scatter: of the cell's reciprocal vectors as long as the spacing of close-packed layers of
-    this density asks for (2 pi / 0.816 a), it is the one with the largest structure factor for which
-    every other layer is above the first.
+    Layers scatter: of the cell's reciprocal vectors as long as the spacing of close-packed layers
+    of this density asks for (2 pi / 0.816 a), it is the one with the largest structure factor for
+    which every other layer is above the first.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def alternate_layers(centres, cell) -> Layers:
             break
     else:
         raise AnalysisError(
-            "The molecules are in layers, but not in those of hcp, where every other layer is above "
-            "the first (a face-centred crystal, say)."
+            "The molecules are in layers, but not in those of hcp, where every other layer is "
+            "above the first (a face-centred crystal, say)."
         )
     if (indices[best] % 2).any():
         raise AnalysisError(

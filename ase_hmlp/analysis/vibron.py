@@ -61,13 +61,13 @@ class Vibron(Analysis):
     """Power spectra of bond stretching: of all molecules, and of their sum.
 
     The signal of a molecule is dr/dt, the velocity of its atoms relative to each other along the
-    bond. Equation 1 of the paper is the mean of all molecules' spectra, the density of states of the
-    vibron; equation 2 the spectrum of the sum over molecules, what isotropic Raman scattering sees.
-    Divided by the number of molecules, and both by the mean square of dr/dt, the second is the first
-    where molecules vibrate independently.
+    bond. Equation 1 of the paper is the mean of all molecules' spectra, the density of states of
+    the vibron; equation 2 the spectrum of the sum over molecules, what isotropic Raman scattering
+    sees. Divided by the number of molecules, and both by the mean square of dr/dt, the second is
+    the first where molecules vibrate independently.
 
-    A segment is kept in memory: 2 bytes per atom and frame of it (1.44 / c / resolution long, 2.4 ps
-    at 20 1/cm: 5 kB per atom with a frame every femtosecond).
+    A segment is kept in memory: 2 bytes per atom and frame of it (1.44 / c / resolution long,
+    2.4 ps at 20 1/cm: 5 kB per atom with a frame every femtosecond).
 
     Parameters
     ----------
@@ -131,7 +131,8 @@ class Vibron(Analysis):
         """Quantities: peaks and widths, 1/cm; table ``vibron``: both spectra, normalised."""
         frames = len(self._kinetic)
         self._total.require_segment(frames, "A vibron spectrum")
-        quantities, notes = [], []
+        quantities: list[Quantity] = []
+        notes: list[str] = []
         for name, spectrum in (("in-phase (Raman)", self._in_phase), ("total", self._total)):
             line = spectrum.line(*self._range)
             quantities += [
