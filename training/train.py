@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, strftime
 
-import joblib
 import numpy as np
 from ase.units import GPa
 from sklearn.base import clone
@@ -21,6 +19,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError
 from ase_hmlp.model_io import Domain, Model, save_model
+from ase_hmlp.training.cache import cached
 from ase_hmlp.training.card import write_card
 from ase_hmlp.training.config import TrainingConfig, read_config
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
@@ -81,7 +80,7 @@ def train_from_config(
     if model_path.exists() and not overwrite:
         raise ConfigError(f"Model {model_path} exists already; ask for it to be overwritten.")
     files = [path.parent / name for name in config.data.files]
-    frames, rejected = _load(files, config)
+    frames, rejected = load_frames(files, config)
     folds = _folds(frames, config)
     stamp = _stamp(path, files)
     output.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ def train_from_config(
     for n, (name, train, test) in enumerate(folds):
         progress("held-out families", n, len(folds))
         parts.append(
-            _cached(
+            cached(
                 output / "folds" / f"{stamp}-{name}.joblib",
                 lambda train=train, test=test: _predict_fold(
                     config,
@@ -157,8 +156,14 @@ def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
     )
 
 
-def _load(files, config: TrainingConfig) -> tuple[list[Frame], int]:
-    """Frames whose bonds lie within the configured limits, and how many do not."""
+def load_frames(files, config: TrainingConfig) -> tuple[list[Frame], int]:
+    """Frames whose bonds lie within the configured limits, and how many do not.
+
+    Raises
+    ------
+    DataError
+        If fewer than ten are left.
+    """
     frames, rejected = [], 0
     for file in files:
         for frame in read_frames(file):
@@ -234,7 +239,7 @@ def _learning_curve(config, frames, fold, cache: Path, progress) -> list[dict]:
                 "pressure_mae": row.pressure_mae,
             }
 
-        curve.append(_cached(cache.with_name(f"{cache.name}-curve-{n}.joblib"), run))
+        curve.append(cached(cache.with_name(f"{cache.name}-curve-{n}.joblib"), run))
     return curve
 
 
@@ -242,21 +247,6 @@ def _stamp(config_path: Path, files) -> str:
     """Identifies data, configuration and version: what a stored fold must agree with."""
     parts = [config_path.read_text(), __version__, *(file_digest(f) for f in files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def _cached(path: Path, compute):
-    """The stored result, or a new one stored at once: a killed run loses only its last fold."""
-    if path.exists():
-        try:
-            return joblib.load(path)  # written by this program, into the user's own folder
-        except Exception:  # half-written by a crash of the machine: compute it again
-            path.unlink()
-    result = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    joblib.dump(result, partial)
-    os.replace(partial, path)
-    return result
 
 
 def _plain(value):
