@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -303,6 +305,16 @@ class _TrainingProgress:
 # ---------------------------------------------------------------- label
 
 
+@contextmanager
+def _sigterm_as_ctrl_c():
+    """So that the calculations in flight end too; batch systems send it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--retry-failed", is_flag=True, help="Try again what earlier runs set aside.")
@@ -312,19 +324,12 @@ def label(config, retry_failed):
 
     Each frame is written as it finishes. Killed and started again, it goes on where it was.
     """
-    import signal
-
     from rich.console import Console
 
     from ase_hmlp.training.label import label_from_config, read_failures
 
-    # As Ctrl-C, so that the calculations in flight end too; batch systems send it.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with _TrainingProgress(Console(stderr=True)) as progress:
-            result = label_from_config(config, retry_failed, progress)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with _sigterm_as_ctrl_c(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = label_from_config(config, retry_failed, progress)
     console = Console(soft_wrap=True)
     before_this = f", {result.already} before" if result.already else ""
     console.print(f"{result.labelled} frames labelled in {result.seconds:.0f} s{before_this}.")
@@ -342,6 +347,72 @@ def label(config, retry_failed):
             console.print(f"  {reasons.count(reason)} x {reason}", markup=False)
     if result.labelled or result.already:
         console.print(f"Labelled frames: {result.output}", markup=False)
+
+
+# ---------------------------------------------------------------- learn
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Work folder; beside CONFIG and named like it by default.",
+)
+@click.option(
+    "--retry-failed", is_flag=True, help="Label again what failed, where a round stands still."
+)
+@_debug
+def learn(config, output, retry_failed):
+    """Explore, select, label and fit again, as the TOML file CONFIG says, until nothing is new.
+
+    Killed and started again, it goes on where it was. Leaves a report for each round.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.training.learn.loop import learn_from_config
+
+    with _sigterm_as_ctrl_c(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = learn_from_config(config, output, retry_failed, progress)
+    console = Console(soft_wrap=True)
+    console.print(_rounds_table(result.rounds))
+    console.print(result.reason, markup=False)
+    console.print(f"Model:  {result.model}", markup=False)
+    console.print(f"Report: {result.report}", markup=False)
+
+
+def _rounds_table(rounds):
+    from rich import box
+    from rich.table import Table
+
+    table = Table("round", title="Active learning", title_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = "new: mean absolute errors on the new frames before they were fitted to"
+    table.caption_justify = "left"
+    for name in (
+        "structures",
+        "uncertain",
+        "ended\nearly",
+        "labelled\n(failed)",
+        "new\nmeV/atom",
+        "new\nmeV/Å",
+        "held out\nmeV/atom",
+        "held out\nmeV/Å",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in rounds:
+        new, held_out = r.before, r.held_out or r.held_out_before
+        errors = [(e.energy, e.force) if e else (float("nan"),) * 2 for e in (new, held_out)]
+        numbers = [f"{x:.{k}f}" if x == x else "" for pair in errors for x, k in zip(pair, (2, 1))]
+        table.add_row(
+            str(r.number),
+            str(r.candidates),
+            str(r.uncertain),
+            f"{r.ended_early} of {r.runs}",
+            f"{r.labelled} ({r.failed})",
+            *numbers,
+        )
+    return table
 
 
 # ---------------------------------------------------------------- evaluate, info

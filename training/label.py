@@ -353,13 +353,14 @@ def _frame_text(atoms: Atoms, labels: Labels, provenance: dict[str, Any]) -> str
     if labels.stress is not None:
         results["stress"] = labels.stress
     frame.calc = SinglePointCalculator(frame, **results)
-    text = _extxyz(frame)
+    text = extxyz_text(frame)
     if len(split_frames(text.encode())) != 1 or _ids([text]) != [provenance["label_id"]]:
         raise DataError("its info cannot be written as extended XYZ")
     return text
 
 
-def _extxyz(atoms: Atoms) -> str:
+def extxyz_text(atoms: Atoms) -> str:
+    """One frame of an extended XYZ file."""
     stream = io.StringIO()
     write(stream, atoms, format="extxyz")
     return stream.getvalue()
@@ -369,9 +370,9 @@ def _failure_line(digest: str, atoms: Atoms, labeller: Labeller, reason: str) ->
     try:
         structure = atoms.copy()
         structure.set_constraint()
-        text = _extxyz(structure)
+        text = extxyz_text(structure)
     except Exception:  # what is in info or arrays may be the reason: then without
-        text = _extxyz(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc))
+        text = extxyz_text(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc))
     record = {
         "label_id": digest,
         "source": str(atoms.info.get("source", "")),
