@@ -392,7 +392,7 @@ def _rounds_table(rounds):
     for name in (
         "structures",
         "uncertain",
-        "ended\nearly",
+        "tripped",
         "labelled\n(failed)",
         "new\nmeV/atom",
         "new\nmeV/Å",
@@ -402,15 +402,15 @@ def _rounds_table(rounds):
         table.add_column(name, justify="right", no_wrap=True)
     for r in rounds:
         new, held_out = r.before, r.held_out or r.held_out_before
-        errors = [(e.energy, e.force) if e else (float("nan"),) * 2 for e in (new, held_out)]
-        numbers = [f"{x:.{k}f}" if x == x else "" for pair in errors for x, k in zip(pair, (2, 1))]
+        errors = [(f"{e.energy:.2f}", f"{e.force:.1f}") if e else ("", "") for e in (new, held_out)]
         table.add_row(
             str(r.number),
             str(r.candidates),
             str(r.uncertain),
-            f"{r.ended_early} of {r.runs}",
+            f"{r.tripped_runs} of {r.runs}",
             f"{r.labelled} ({r.failed})",
-            *numbers,
+            *errors[0],
+            *errors[1],
         )
     return table
 

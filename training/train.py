@@ -102,10 +102,7 @@ def train_from_config(
     for stage in parts[0]:
         held_out[stage] = Predictions.concatenate([part[stage] for part in parts])
     curve = _learning_curve(config, frames, folds[0], output / "folds" / stamp, progress)
-    if config.split.scheme == "families":
-        used = [frames[i] for i in folds[0][1]]
-    else:
-        used = frames
+    used = fitted_frames(frames, config)
     start = perf_counter()
     estimator = config.estimator().fit(used, progress=progress)
     seconds = perf_counter() - start
@@ -175,6 +172,13 @@ def load_frames(files, config: TrainingConfig) -> tuple[list[Frame], int]:
     if len(frames) < 10:
         raise DataError(f"{len(frames)} frames within the bond limits are too few to train on.")
     return frames, rejected
+
+
+def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:
+    """The frames that the final fit uses: all of them, or all that are not held out of it."""
+    if config.split.scheme == "families":
+        return [frames[i] for i in _folds(frames, config)[0][1]]
+    return frames
 
 
 def _folds(frames, config: TrainingConfig) -> list[tuple[str, np.ndarray, np.ndarray]]:

@@ -25,6 +25,7 @@ class ExploreSection(Section):
     files : more starting structures, in files ASE reads; relative to the configuration
     random : random packings of molecules, others in every round
     atoms : fewest atoms in a cell
+    relaxation_steps : most steps of a relaxation; dynamics starts from whatever it reached
     pressures : GPa
     temperatures : K
     ramp : ps on the way to a point of the grid, pressure and temperature changing
@@ -38,6 +39,7 @@ class ExploreSection(Section):
     files: list[str] = Field(default_factory=list)
     random: int = Field(2, ge=0)
     atoms: int = Field(24, ge=2)
+    relaxation_steps: PositiveInt = 300
     pressures: list[PositiveFloat] = Field(min_length=1)
     temperatures: list[PositiveFloat] = Field(min_length=1)
     ramp: PositiveFloat = 0.5

@@ -5,7 +5,7 @@ dynamics at constant pressure takes each on a tour of the grid of pressures and 
 one point to the next: "cycling the pressure and temperature between the regions expected for
 Phases I, II and III to ensure that all phase transitions were between the fitted phases" (Zong,
 Wiebe and Ackland 2020, Results). Tours begin at different points, go in both directions, and go on
-elsewhere in the next round. Where a run leaves what the potential was trained for it ends, the
+elsewhere in the next round. Where dynamics leaves what the potential was trained for it ends, the
 structure is kept, and the tour goes on from the relaxed structure at the next point.
 
 Crystals move with all components of the cell; random packings, which may be liquid and would then

@@ -183,7 +183,7 @@ class _Loop:
     ) -> None:
         """One round; its last act is to write ``result.json``."""
         config, progress = self.config, self.progress
-        frames = self.training.with_labelled(labelled)
+        frames = self.training.fitted(labelled)
         with self._stage(number, "explore"):
             found = explore(
                 folder / "exploration",
@@ -265,7 +265,10 @@ class _Loop:
         return cached(
             self.folder / "threshold.joblib",
             lambda: uncertainty_threshold(
-                model, self.training.frames, self.training.config.data.always, settings.quantile
+                model,
+                self.training.fitted([]),
+                self.training.config.data.always,
+                settings.quantile,
             ),
         )
 
@@ -419,7 +422,7 @@ def _difference(old, new) -> str:
 
 
 def _write_trips(path: Path, number: int, found: list[Trajectory]) -> None:
-    """The structures at which runs ended early, with the reason."""
+    """The structures at which runs tripped, with the reason."""
     frames = []
     for trajectory in found:
         if trajectory.trip is not None and len(trajectory):

@@ -20,7 +20,7 @@ from ase_hmlp.training.fit import Progress
 from ase_hmlp.training.frames import Frame, read_frames
 from ase_hmlp.training.learn.config import TrainSection
 from ase_hmlp.training.sections import validate
-from ase_hmlp.training.train import load_frames, train_from_config
+from ase_hmlp.training.train import fitted_frames, load_frames, train_from_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Training:
     config : TrainingConfig
     files : list of Path
     frames : list of Frame
+        Held-out ones among them.
     family : str
         Of the frames the loop adds.
     """
@@ -44,9 +45,10 @@ class Training:
     frames: list[Frame]
     family: str
 
-    def with_labelled(self, files: Sequence[Path]) -> list[Frame]:
-        """The frames of a fit with labelled files added."""
-        return self.frames + [frame for file in files for frame in read_frames(file)]
+    def fitted(self, labelled: Sequence[Path]) -> list[Frame]:
+        """The frames of the fit with labelled files added."""
+        added = [frame for file in labelled for frame in read_frames(file)]
+        return fitted_frames(self.frames + added, self.config)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ase_hmlp.training.learn.trajectories import Trajectory
 
 _STYLE: dict[Any, Any] = dict(STYLE)
 
-#: What ended runs, or should worry.
+#: What tripped.
 TRIPS = {
     "bond": "a bond left the lengths that were trained on",
     "contact": "a contact was shorter than the shortest labelled",
@@ -33,7 +33,7 @@ TRIPS = {
     "uncertainty": "a structure was more uncertain than the threshold",
 }
 
-#: Sentences of runs that ended early, in a report.
+#: Sentences of runs that tripped, in a report.
 MOST_SENTENCES = 20
 
 
@@ -149,14 +149,14 @@ def write_summary(folder: Path, rounds: Sequence[Round], reason: str, model: Pat
 def summary_lines(rounds: Sequence[Round]) -> list[str]:
     """A Markdown table with a row for each round."""
     lines = [
-        "| round | training frames | structures | uncertain | ended early | labelled (failed) "
+        "| round | training frames | structures | uncertain | tripped | labelled (failed) "
         "| new frames: meV/atom / meV/Å / GPa | held out: meV/atom / meV/Å / GPa |",
         "|---" * 8 + "|",
     ]
     for r in rounds:
         lines.append(
             f"| [{r.number}](round-{r.number:02d}/report.md) | {r.training_frames} "
-            f"| {r.candidates} | {r.uncertain} | {r.ended_early} of {r.runs} "
+            f"| {r.candidates} | {r.uncertain} | {r.tripped_runs} of {r.runs} "
             f"| {r.labelled} ({r.failed}) | {_cell(r.before)} "
             f"| {_cell(r.held_out or r.held_out_before)} |"
         )
@@ -172,7 +172,7 @@ def _cell(errors: Errors | None) -> str:
 
 def _explored(findings: Findings) -> list[str]:
     lines = [
-        "| start | runs | ended early | structures | largest deviation, meV | there |",
+        "| start | runs | tripped | structures | largest deviation, meV | there |",
         "|---" * 6 + "|",
     ]
     for start in dict.fromkeys(t.start for t in findings.found):
@@ -189,17 +189,17 @@ def _explored(findings: Findings) -> list[str]:
 def _tripped(now: Round, found: Sequence[Trajectory]) -> list[str]:
     if not now.trips:
         return ["Nothing."]
-    lines = [f"- {n} times {TRIPS[kind]}" for kind, n in now.trips.items()]
-    early = [t for t in found if t.trip is not None]
-    if early:
-        lines += ["", "| run | ended after | because |", "|---|---|---|"]
+    lines = [f"- {n} × {TRIPS[kind]}" for kind, n in now.trips.items()]
+    tripped = [t for t in found if t.trip is not None]
+    if tripped:
+        lines += ["", "| run | after | because |", "|---|---|---|"]
         lines += [
             f"| {t.name} | {f'{t.steps[-1]} steps' if len(t) else 'no step'} | {t.trip.sentence} |"
-            for t in early[:MOST_SENTENCES]
+            for t in tripped[:MOST_SENTENCES]
             if t.trip is not None
         ]
-        if len(early) > MOST_SENTENCES:
-            lines.append(f"| and {len(early) - MOST_SENTENCES} more | | |")
+        if len(tripped) > MOST_SENTENCES:
+            lines.append(f"| and {len(tripped) - MOST_SENTENCES} more | | |")
     return lines
 
 
@@ -256,7 +256,7 @@ def _selected(now: Round, findings: Findings) -> list[str]:
         f"taken before; below {selection.separation:.2f} a frame is not new.",
     ]
     reasons = Counter(findings.failures)
-    lines += [""] * bool(reasons) + [f"- failed {n} times: {why}" for why, n in reasons.items()]
+    lines += [""] * bool(reasons) + [f"- {n} × failed: {why}" for why, n in reasons.items()]
     return lines
 
 
@@ -328,7 +328,7 @@ def _draw_grid(figure: Figure, axis, findings: Findings) -> None:
     labels = ["relaxed", *(f"{t:g}" for t in temperatures[1:])]
     axis.set_yticks(np.arange(len(temperatures)) + 0.5, labels)
     axis.grid(False)
-    axis.set(title="where (x: runs that ended early)", xlabel="GPa", ylabel="K")
+    axis.set(title="where (x: runs that tripped)", xlabel="GPa", ylabel="K")
     figure.colorbar(image, ax=axis, label="largest deviation (meV)")
 
 
@@ -380,7 +380,7 @@ def _draw_reliability(axis, findings: Findings) -> None:
     count = np.bincount(p.frame_of_force)
     rms = np.sqrt(np.bincount(p.frame_of_force, square) / count)
     axis.plot(1e3 * new.deviation, rms, "o", ms=4, color=COLOURS["pair"])
-    axis.set_yscale("log")
+    axis.set_ylim(bottom=0.0)
 
 
 def _draw_errors(axis, rounds: Sequence[Round]) -> None:

@@ -30,7 +30,7 @@ class Round:
     selected, labelled, failed : int
         Frames.
     trips : dict
-        How many runs ended early, by `Trip.kind`; "uncertainty" counts structures above the
+        How many runs tripped, by `Trip.kind`; "uncertainty" counts structures above the
         threshold.
     before, fitted : Errors or None
         On the newly labelled frames, of the potential that found them and of the next one.
@@ -57,8 +57,8 @@ class Round:
     held_out: Errors | None
 
     @property
-    def ended_early(self) -> int:
-        """Runs that did not reach their end."""
+    def tripped_runs(self) -> int:
+        """Runs that left what the potential was trained for."""
         return sum(n for kind, n in self.trips.items() if kind != "uncertainty")
 
     def to_dict(self) -> dict:

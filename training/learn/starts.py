@@ -22,6 +22,10 @@ from ase_hmlp.training.learn.environments import frame_of
 PACKING_CONTACT, PACKING_VOLUME = 1.2, 1.3
 
 
+#: Places tried for a molecule before a larger cell is.
+TRIALS = 100
+
+
 @dataclass(frozen=True)
 class Start:
     """A structure to begin with.
@@ -83,21 +87,22 @@ def random_packing(n_atoms: int, volume: float, bond: float, rng: np.random.Gene
         cell = Cell.fromcellpar([*lengths, *angles])
         cell = Cell(cell.array * np.cbrt(2 * n * volume / cell.volume))
         positions = np.zeros((0, 3))
-        for _ in range(100 * n):
-            axis = rng.normal(size=3)
-            half = 0.5 * bond * axis / np.linalg.norm(axis)
-            pair = rng.uniform(size=3) @ cell.array + np.array([-half, half])
+        for _ in range(n):
+            axes = rng.normal(size=(TRIALS, 3))
+            half = 0.5 * bond * axes / np.linalg.norm(axes, axis=1, keepdims=True)
+            centres = rng.uniform(size=(TRIALS, 3)) @ cell.array
+            pairs = np.stack([centres - half, centres + half], axis=1)
             if len(positions):
-                distances = get_distances(pair, positions, cell, True)[1]
-                if distances.min() < PACKING_CONTACT:
-                    continue
-            positions = np.vstack([positions, pair])
-            if len(positions) == 2 * n:
+                distances = get_distances(pairs.reshape(-1, 3), positions, cell, True)[1]
+                pairs = pairs[distances.reshape(TRIALS, -1).min(axis=1) >= PACKING_CONTACT]
+            if not len(pairs):
                 break
-        whole = frame_of(positions, cell.array, np.arange(len(positions)).reshape(-1, 2))
+            positions = np.vstack([positions, pairs[0]])
         # A molecule meets its own images, too.
-        if len(positions) == 2 * n and whole.shortest_contact >= PACKING_CONTACT:
-            return Atoms(f"H{2 * n}", positions, cell=cell, pbc=True)
+        if len(positions) == 2 * n:
+            whole = frame_of(positions, cell.array, np.arange(2 * n).reshape(-1, 2))
+            if whole.shortest_contact >= PACKING_CONTACT:
+                return Atoms(f"H{2 * n}", positions, cell=cell, pbc=True)
         volume *= 1.05
 
 

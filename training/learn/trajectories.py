@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from ase import Atoms, units
@@ -30,8 +31,8 @@ from ase_hmlp.training.learn.config import ExploreSection
 from ase_hmlp.training.learn.environments import frame_of
 from ase_hmlp.training.learn.starts import PACKING_VOLUME, Start, random_packing
 
-#: Tolerances (eV/Å, GPa) and steps of the relaxations: starting points and paths to them.
-FMAX, STRESS, RELAXATION_STEPS = 0.02, 0.5, 300
+#: Tolerances (eV/Å, GPa) of the relaxations, which are starting points and paths to them.
+FMAX, STRESS = 0.02, 0.5
 
 #: Characteristic times (fs) of thermostat and barostat, as in `ase_hmlp.simulate.npt`.
 THERMOSTAT, BAROSTAT = 50.0, 1000.0
@@ -51,7 +52,7 @@ _LEAVING = r"The bond between|Atoms \d+ and \d+.* of different molecules"
 
 @dataclass(frozen=True)
 class Trip:
-    """Why a run ended early.
+    """Where a run left what the potential was trained for; dynamics ends there.
 
     Attributes
     ----------
@@ -128,11 +129,11 @@ class Trajectory:
 
 
 @contextmanager
-def _leaving_raises():
-    """Make a bond or a contact unlike any labelled an error, and accept any volume."""
+def _domain(action: Literal["ignore", "error"]):
+    """Accept any volume, and ignore or refuse bonds and contacts unlike any labelled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DomainWarning)
-        warnings.filterwarnings("error", _LEAVING, DomainWarning)
+        warnings.filterwarnings(action, _LEAVING, DomainWarning)
         yield
 
 
@@ -169,7 +170,9 @@ def relaxation(
     settings: ExploreSection,
     seed: int,
 ) -> Trajectory:
-    """Relax a starting structure at a pressure.
+    """Relax a starting structure at a pressure, through whatever has an energy.
+
+    It trips if it ends at a structure with a bond or a contact unlike any labelled.
 
     Parameters
     ----------
@@ -193,20 +196,28 @@ def relaxation(
     path: list[Atoms] = []
     trip = None
     try:
-        with _leaving_raises():
+        with _domain(action="ignore"):
             relax(
                 atoms,
                 pressure,
                 FMAX,
                 STRESS,
-                RELAXATION_STEPS,
+                settings.relaxation_steps,
                 progress=lambda *_: path.append(atoms.calc.atoms.copy()),
             )
     except NotConvergedError:
         pass  # far enough to start from
     except _ENDS as error:
         trip = _trip(error)
-        path = path or [atoms]
+    # Where nothing had an energy the structure itself is all there is.
+    path = path or [atoms]
+    goes_on = trip is None
+    if goes_on:
+        try:
+            with _domain(action="error"):
+                HMLP(model, bonds=molecules, threads=1).calculate(path[-1])
+        except DomainWarning as error:
+            trip = _trip(error)
     chosen = np.unique(np.linspace(0, len(path) - 1, settings.snapshots).round().astype(int))
     return _trajectory(
         model,
@@ -214,7 +225,7 @@ def relaxation(
         (pressure, 0.0),
         molecules,
         [(int(k), path[k]) for k in chosen],
-        None if trip else np.zeros((len(atoms), 3)),
+        np.zeros((len(atoms), 3)) if goes_on else None,
         trip,
     )
 
@@ -261,7 +272,7 @@ def dynamics(
     kept: list[tuple[int, Atoms]] = []
     step, trip, last = 0, None, atoms.copy()
     try:
-        with _leaving_raises(), threadpool_limits(1, user_api="blas"):
+        with _domain(action="error"), threadpool_limits(1, user_api="blas"):
             for pressure, temperature, length in _schedule(origin, point, settings):
                 integrator = _integrator(atoms, pressure, temperature, rigid, settings)
                 for done in range(0, length, CHECK):
