@@ -92,12 +92,17 @@ def write_loop(folder, changes=None, n=20):
     return folder / "learn.toml"
 
 
+class Instead(dict):
+    """A table that takes the place of another."""
+
+
 def merge(settings, changes):
     """Put changes into nested dicts; None takes a key out."""
     for key, value in changes.items():
+        old = settings.get(key)
         if value is None:
             settings.pop(key)
-        elif isinstance(value, dict) and isinstance(settings.get(key), dict):
-            merge(settings[key], value)
+        elif isinstance(old, dict) and isinstance(value, dict) and not isinstance(value, Instead):
+            merge(old, value)
         else:
             settings[key] = value

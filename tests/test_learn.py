@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from ase.io import read, write
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learn_runs import TESTS, cold_frames, write_loop
+from learn_runs import TESTS, Instead, cold_frames, write_loop
 from strategies import candidates, permutations, rotations, seeds, structures
 from toy_calculator import SlowToy, toy_model
 from toy_models import hcp, toy_potential
@@ -27,7 +28,7 @@ from ase_hmlp.model_io import load_model, save_model
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.cache import cached
 from ase_hmlp.training.evaluate import error_table, predict
-from ase_hmlp.training.frames import read_frames
+from ase_hmlp.training.frames import iterate_structures, read_frames
 from ase_hmlp.training.label import structure_digest
 from ase_hmlp.training.learn.config import ExploreSection, LearnConfig
 from ase_hmlp.training.learn.environments import (
@@ -703,8 +704,6 @@ def test_the_shipped_configuration_is_one(tmp_path):
 def test_settings_replace_those_of_a_training_configuration(tmp_path):
     config = write_loop(tmp_path)
     inline = read_toml(config, LearnConfig).train
-    import tomli_w
-
     (tmp_path / "elsewhere").mkdir()
     whole = {**inline.settings, "data": {"files": ["../toy.extxyz"]}}
     (tmp_path / "elsewhere" / "train.toml").write_text(tomli_w.dumps(whole))
@@ -728,10 +727,10 @@ def test_settings_replace_those_of_a_training_configuration(tmp_path):
 )
 def test_a_round_with_quantum_espresso(tmp_path):
     """The shipped model, eight atoms of P2₁/c, its energies against those of DFT."""
-    data = ROOT / "training" / "data" / "h2-pbe-qe.extxyz.xz"
-    some = read_some(data)
+    configs = ROOT / "training" / "configs"
+    some = list(iterate_structures(ROOT / "training" / "data" / "h2-pbe-qe.extxyz.xz"))[::20]
     write(tmp_path / "some.extxyz", some)
-    train = {
+    fit = {
         "data": {"files": ["some.extxyz"], "always": []},
         "bond": {"form": "quartic", "groups": []},
         "split": {"scheme": "families", "test": ["crystal"]},
@@ -751,26 +750,14 @@ def test_a_round_with_quantum_espresso(tmp_path):
         },
         "select": {"frames": 1, "uncertainty": 0.01, "separation": 1e-3},
         "stop": {"rounds": 1, "frames": 1},
-        # Coarse, but for a few meV/atom good enough.
-        "label": {"calculator": None, "run": {"workers": 1}},
+        # Fewer k-points than for real.
+        "label": {"calculator": Instead(kind="espresso", small_kspacing=0.12)},
         "train": {
-            "config": os.path.relpath(ROOT / "training" / "configs" / "h2-pbe.toml", tmp_path),
-            "settings": None,
+            "config": os.path.relpath(configs / "h2-pbe.toml", tmp_path),
+            "settings": Instead(fit),
         },
     }
     config = write_loop(tmp_path, changes)
-    text = config.read_text()
-    import tomli_w
-    import tomllib
-
-    whole = tomllib.loads(text)
-    whole["label"]["calculator"] = {
-        "kind": "espresso",
-        "kspacing": 0.12,
-        "small_kspacing": 0.12,
-    }
-    whole["train"]["settings"] = train
-    config.write_text(tomli_w.dumps(whole))
     result = learn_from_config(config)
     (r,) = result.rounds
     assert (r.labelled, r.failed) == (1, 0)
@@ -782,13 +769,3 @@ def test_a_round_with_quantum_espresso(tmp_path):
         load_model(result.model).training["frames"]
         == sum(a.info["group"] != "crystal" for a in some) + 1
     )
-
-
-def read_some(path):
-    """Every twentieth frame of a data file."""
-    import lzma
-
-    text = lzma.decompress(path.read_bytes()).decode()
-    import io
-
-    return read(io.StringIO(text), "::20", format="extxyz")

@@ -163,14 +163,10 @@ class _Loop:
 
     def _first_model(self) -> tuple[Model, Path]:
         if self.first is not None:
-            model, path = load_model(self.first), self.first
-        else:
-            with self._stage(0, "fit"):
-                model, path = refit(self.training, [], self.folder / "round-00", self.progress)
-        if not model.has_deviations:
-            raise ConfigError(
-                f"model: {path} was saved without predictive variances, which the selection needs."
-            )
+            return load_model(self.first), self.first
+        with self._stage(0, "fit"):
+            model, path = refit(self.training, [], self.folder / "round-00", self.progress)
+        _require_deviations(model, path)
         return model, path
 
     def _round(
@@ -366,7 +362,16 @@ def _given_model(config: LearnConfig, base: Path) -> Path | None:
     if config.model is None:
         return None
     shipped = config.model in available_models()
-    return model_path(config.model if shipped else base / config.model)
+    path = model_path(config.model if shipped else base / config.model)
+    _require_deviations(load_model(path), path)
+    return path
+
+
+def _require_deviations(model: Model, path: Path) -> None:
+    if not model.has_deviations:
+        raise ConfigError(
+            f"{path} was saved without predictive variances, which the selection needs."
+        )
 
 
 def _setup(config: LearnConfig, labeller: Labeller, training: Training, starts, first) -> dict:
