@@ -175,9 +175,16 @@ def load_frames(files, config: TrainingConfig) -> tuple[list[Frame], int]:
 
 
 def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:
-    """The frames that the final fit uses: all of them, or all that are not held out of it."""
+    """The frames that the final fit uses: all of them, or all that are not held out of it.
+
+    Raises
+    ------
+    ConfigError
+        If the frames cannot be split as the configuration says.
+    """
+    folds = _folds(frames, config)
     if config.split.scheme == "families":
-        return [frames[i] for i in _folds(frames, config)[0][1]]
+        return [frames[i] for i in folds[0][1]]
     return frames
 
 

@@ -93,7 +93,9 @@ def read_training(section: TrainSection, base: Path) -> Training:
             f"train.family: the training data have a family {section.family!r} already; "
             "give the new frames another name."
         )
-    return Training(settings, config, files, frames, section.family)
+    training = Training(settings, config, files, frames, section.family)
+    training.fitted([])  # so that families that are not there are named at once
+    return training
 
 
 def _merged(settings: dict, changes: dict) -> dict:
