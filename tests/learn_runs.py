@@ -1,14 +1,16 @@
 """A whole active-learning loop in miniature: data, configuration, and what it leaves."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import tomli_w
-import tomllib
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from toy_calculator import SlowToy
 from toy_models import hcp
+
+from ase_hmlp.training.sections import tomllib
 
 TESTS = Path(__file__).parent
 
@@ -19,11 +21,11 @@ phases = []
 files = ["start.extxyz"]
 random = 1
 atoms = 8
-relaxation_steps = 12
+relaxation_steps = 8
 pressures = [20, 60]
 temperatures = [100, 600]
 ramp = 0.01
-hold = 0.02
+hold = 0.01
 snapshots = 4
 [explore.run]
 backend = "sequential"
@@ -63,9 +65,14 @@ frames = 2
 """
 
 
+@cache
 def cold_frames(n, seed=0):
-    """Slightly displaced hcp crystals in a narrow range of volumes, labelled; a few of them set
-    apart as family "test"."""
+    """Slightly displaced hcp crystals in a narrow range of volumes, labelled; every fifth of them
+    in family "test"."""
+    return list(_cold_frames(n, seed))
+
+
+def _cold_frames(n, seed):
     rng = np.random.default_rng(seed)
     for k in range(n):
         atoms = hcp(rng.uniform(2.6, 3.4), (2, 1, 1), seed=100 * seed + k, bond_spread=0.01)
@@ -84,7 +91,7 @@ def cold_frames(n, seed=0):
 def write_loop(folder, changes=None, n=20):
     """Data and configuration in a folder; `changes` as nested dicts."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "toy.extxyz", list(cold_frames(n)))
+    write(folder / "toy.extxyz", cold_frames(n))
     write(folder / "start.extxyz", hcp(3.0, (2, 1, 1), seed=5))
     settings = tomllib.loads(CONFIG)
     merge(settings, changes or {})

@@ -279,7 +279,7 @@ def _errors(now: Round) -> list[str]:
 
 def _save(figure: Figure, path: Path) -> None:
     # PNG without a date or a version in it: the same round gives the same file.
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
 def _round_figure(rounds: Sequence[Round], findings: Findings) -> Figure:
