@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -230,6 +232,260 @@ def _pbe(value: float) -> str:
     return f"{value:.5g}" if value == value else ""
 
 
+# ---------------------------------------------------------------- run
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the run; the one CONFIG names, or named after it, by default.",
+)
+@click.option("--engine", type=click.Choice(["ase", "lammps"]), help="Instead of CONFIG's.")
+@_debug
+def run(config, output, engine):
+    """Run the molecular dynamics that the TOML file CONFIG describes.
+
+    Killed and started again, it goes on where it was, to the same end.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.simulate.run import run_from_config
+
+    errors = Console(stderr=True)
+    with _RunProgress(errors) as progress, _terminable():
+        summary, folder = run_from_config(
+            config, output, progress.on_row, progress.preparing, engine
+        )
+    _print_run(Console(), summary, folder)
+
+
+@contextmanager
+def _terminable():
+    """Take SIGTERM as Ctrl-C: batch systems send it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _RunProgress:
+    """How the structure is made, then a bar with the time left."""
+
+    def __init__(self, console):
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=20),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[state]}"),
+            console=console,
+        )
+        self._making = self._steps = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def preparing(self, what):
+        self._progress.start()  # not before: a refusal is one line without a bar
+        if self._making is None:
+            self._making = self._progress.add_task("Structure", total=None, state="")
+        self._progress.update(self._making, state=what)
+
+    def on_row(self, step, steps, row):
+        self._progress.start()
+        if self._making is not None:
+            self._progress.remove_task(self._making)
+            self._making = None
+        if self._steps is None:
+            self._steps = self._progress.add_task("Steps", total=steps, completed=step, state="")
+        state = ""
+        if row:
+            state = f"{row['temperature_K']:.0f} K, {row['pressure_GPa']:.1f} GPa"
+        self._progress.update(self._steps, completed=step, state=state)
+
+
+def _print_run(console, summary, folder) -> None:
+    from rich import box
+    from rich.table import Table
+
+    title = (
+        f"{summary['atoms']} atoms, {summary['time_ps']:.4g} ps, model {summary['model']['name']}; "
+        "averages over each stage without its first quarter"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("quantity", no_wrap=True)
+    for number, stage in enumerate(summary["stages"], 1):
+        table.add_column(f"{number}: {stage['ensemble']}", justify="right", no_wrap=True)
+    for column, words in _AVERAGES.items():
+        rows = [stage["averages"][column] for stage in summary["stages"]]
+        if any(row["mean"] is not None for row in rows):
+            table.add_row(words, *(_mean(row) for row in rows))
+    drifts = [stage["drift_meV_per_atom_per_ps"] for stage in summary["stages"]]
+    if any(row["mean"] is not None for row in drifts):
+        table.add_row("drift, meV/atom/ps", *(_mean(row) for row in drifts))
+    console.print(table)
+    for kind, event in summary["events"].items():
+        times = f"{event['count']} times, first " if event["count"] > 1 else ""
+        console.print(
+            f"Warning ({kind}), {times}at step {event['first_step']}: {event['message']}",
+            markup=False,
+        )
+    console.print(f"Folder of the run: {folder}", soft_wrap=True, markup=False)
+
+
+_AVERAGES = {
+    "temperature_K": "temperature, K",
+    "pressure_GPa": "pressure, GPa",
+    "volume_A3_per_atom": "volume, Å³/atom",
+    "density_g_per_cm3": "density, g/cm³",
+    "potential_eV_per_atom": "potential, eV/atom",
+    "enthalpy_eV_per_atom": "enthalpy, eV/atom",
+    "bond_length_A": "bond length, Å",
+    "deviation_meV_per_atom": "deviation, meV/atom",
+}
+
+
+def _mean(row) -> str:
+    if row["mean"] is None:
+        return ""
+    error = row["error"] or 0.0
+    if error < 1e-9 * abs(row["mean"]):  # what did not vary, but for rounding
+        error = 0.0
+    from ase_hmlp.analysis.result import with_error
+
+    value, digits = with_error(row["mean"], error)
+    return f"{value} ± {digits}" if digits else value
+
+
+# ---------------------------------------------------------------- sweep
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the sweep; the one CONFIG names, or named after it, by default.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try again the points that failed.")
+@_debug
+def sweep(config, output, retry_failed):
+    """Run a grid of pressures, temperatures and phases, as the TOML file CONFIG says.
+
+    Killed and started again, it runs what has not ended yet.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.simulate.sweep import FIGURE, TABLE, sweep_from_config
+
+    with _terminable(), _SweepProgress(Console(stderr=True)) as progress:
+        result = sweep_from_config(config, output, retry_failed, progress)
+    console = Console()
+    console.print(_sweep_table(result.rows))
+    for row in result.rows:
+        if row.reason or row.first_warning:
+            point = f"{row.phase}, {row.pressure_GPa:g} GPa, {row.temperature_K:g} K"
+            console.print(f"{point}: {row.reason or row.first_warning}", markup=False)
+    if result.already:
+        console.print(f"{result.already} of {len(result.rows)} points had ended before.")
+    written = [result.folder / name for name in (TABLE, FIGURE)]
+    console.print(
+        f"Written: {', '.join(str(p) for p in written if p.exists())}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+class _SweepProgress:
+    """Steps of all points, with the time left."""
+
+    def __init__(self, console):
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.fields[points]}"),
+            progress.BarColumn(bar_width=30),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def __call__(self, steps, all_steps, ended, points):
+        self._progress.start()  # not before: a refusal is one line without a bar
+        if self._task is None:
+            self._task = self._progress.add_task("", total=all_steps, completed=steps, points="")
+        self._progress.update(self._task, completed=steps, points=f"{ended} of {points} points")
+
+
+def _concise(mean, error) -> str:
+    """A mean with the error of its last digits: 3.681(50)."""
+    if mean is None:
+        return ""
+    from ase_hmlp.analysis.result import with_error
+
+    value, error = with_error(mean, error or float("nan"))
+    return f"{value}({error.replace('.', '').lstrip('0')})" if error else value
+
+
+def _sweep_table(rows):
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.caption = (
+        "averages over the last stage without its first quarter, errors of the last digits; "
+        "trips: rows of the log with a bond, a contact, a deviation outside"
+    )
+    table.caption_justify = "left"
+    for name in ("phase", "GPa", "K", "status"):
+        left = name in ("phase", "status")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for name in ("ps", "Å³/atom", "g/cm³", "GPa", "K", "eV/atom", "contact\nÅ", "trips"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        means = [
+            _concise(getattr(row, f"mean_{c}"), getattr(row, f"error_{c}"))
+            for c in (
+                "volume_A3_per_atom",
+                "density_g_per_cm3",
+                "pressure_GPa",
+                "temperature_K",
+                "enthalpy_eV_per_atom",
+            )
+        ]
+        contact = row.shortest_contact_A
+        table.add_row(
+            row.phase,
+            f"{row.pressure_GPa:g}",
+            f"{row.temperature_K:g}",
+            row.status,
+            f"{row.time_ps:.4g}",
+            *means,
+            "" if contact is None else f"{contact:.2f}",
+            f"{row.bond_trips} {row.contact_trips} {row.deviation_trips}",
+        )
+    return table
+
+
 # ---------------------------------------------------------------- train
 
 
@@ -305,19 +561,13 @@ def label(config, retry_failed):
 
     Each frame is written as it finishes. Killed and started again, it goes on where it was.
     """
-    import signal
-
     from rich.console import Console
 
     from ase_hmlp.training.label import label_from_config, read_failures
 
-    # As Ctrl-C, so that the calculations in flight end too; batch systems send it.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with _TrainingProgress(Console(stderr=True)) as progress:
-            result = label_from_config(config, retry_failed, progress)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    # Ctrl-C ends the calculations in flight too.
+    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = label_from_config(config, retry_failed, progress)
     console = Console(soft_wrap=True)
     before_this = f", {result.already} before" if result.already else ""
     console.print(f"{result.labelled} frames labelled in {result.seconds:.0f} s{before_this}.")
@@ -368,6 +618,72 @@ def import_frames(config, files, output, overwrite):
     console.print(Markdown("\n".join(report_lines(result))))
     for name, frames in result.files.items():
         console.print(f"{result.folder / name}: {frames} frames", soft_wrap=True, markup=False)
+
+
+# ---------------------------------------------------------------- learn
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Work folder; beside CONFIG and named like it by default.",
+)
+@click.option(
+    "--retry-failed", is_flag=True, help="Label again what failed, where a round stands still."
+)
+@_debug
+def learn(config, output, retry_failed):
+    """Explore, select, label and fit again, as the TOML file CONFIG says, until nothing is new.
+
+    Killed and started again, it goes on where it was. Leaves a report for each round.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.training.learn.loop import learn_from_config
+
+    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = learn_from_config(config, output, retry_failed, progress)
+    console = Console(soft_wrap=True)
+    console.print(_rounds_table(result.rounds))
+    console.print(result.reason, markup=False)
+    console.print(f"Model:  {result.model}", markup=False)
+    console.print(f"Report: {result.report}", markup=False)
+
+
+def _rounds_table(rounds):
+    from rich import box
+    from rich.table import Table
+
+    table = Table("round", title="Active learning", title_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = "new: mean absolute errors on the new frames before they were fitted to"
+    table.caption_justify = "left"
+    for name in (
+        "structures",
+        "uncertain",
+        "tripped",
+        "labelled\n(failed)",
+        "new\nmeV/atom",
+        "new\nmeV/Å",
+        "held out\nmeV/atom",
+        "held out\nmeV/Å",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in rounds:
+        new, held_out = r.before, r.held_out or r.held_out_before
+        errors = [(f"{e.energy:.2f}", f"{e.force:.1f}") if e else ("", "") for e in (new, held_out)]
+        table.add_row(
+            str(r.number),
+            str(r.candidates),
+            str(r.uncertain),
+            f"{r.tripped_runs} of {r.runs}",
+            f"{r.labelled} ({r.failed})",
+            *errors[0],
+            *errors[1],
+        )
+    return table
 
 
 # ---------------------------------------------------------------- evaluate, info
@@ -445,6 +761,56 @@ def _error_table(title: str, rows):
 
 def _pair(mae: float, rmse: float, digits: int) -> str:
     return f"{mae:.{digits}f} ({rmse:.{digits}f})" if mae == mae else "no labels"
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="hmlp-compare",
+    show_default=True,
+    help="Folder for tables and pictures.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier comparison in the folder.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Other DFT results of generate_fidelity.py than the package's own.",
+)
+@_debug
+def compare(model, output, overwrite, reference):
+    """Compare MODEL (a shipped name or a file) with DFT in what is derived from energies.
+
+    Bond and frequency of the molecule, energy curves of two molecules, static pressure, enthalpies
+    and phonons of crystals. No DFT runs: its results come with the package.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from ase_hmlp.training.fidelity.compare import compare as compare_with_dft
+    from ase_hmlp.training.fidelity.report import cells, check_folder, write_report
+
+    folder = check_folder(output, overwrite)
+    with _TrainingProgress(Console(stderr=True)) as progress:
+        result = compare_with_dft(model, reference, progress)
+    report = write_report(result, folder)
+    table = Table(title=f"{result.model} against DFT", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("quantity", "DFT", "model", "difference", "bar", ""):
+        table.add_column(name, justify="left" if name in ("quantity", "") else "right")
+    for before, row in zip([None, *result.rows], result.rows, strict=False):
+        if before is not None and before.kind != row.kind:
+            table.add_section()
+        table.add_row(*cells(row), style=None if row.met else "bold")
+    console = Console()
+    console.print(table)
+    for text in result.remarks:
+        console.print(text, markup=False)
+    met = len(result.rows) - len(result.missed)
+    console.print(f"{met} of {len(result.rows)} quantities are within their bars.")
+    console.print(f"Tables and pictures: {report}", soft_wrap=True, markup=False)
 
 
 @main.command()

@@ -133,6 +133,10 @@ class LabellingError(HMLPError, RuntimeError):
     """A labelling run in which nothing works."""
 
 
+class LearningError(HMLPError, RuntimeError):
+    """An active-learning loop that cannot go on."""
+
+
 class OutputExistsError(HMLPError, FileExistsError):
     """An output folder that already holds something."""
 

@@ -174,3 +174,19 @@ def strains(draw, size=0.02):
     """Symmetric (3, 3) matrices."""
     e = np.random.default_rng(draw(seeds)).uniform(-size, size, size=(3, 3))
     return 0.5 * (e + e.T)
+
+
+@st.composite
+def candidates(draw, max_frames=8):
+    """Environments of candidate frames, how uncertain each atom is, and environments known.
+
+    Returns
+    -------
+    frames, weights : lists of (a, 3) and (a,) arrays
+    known : (k, 3) array
+    """
+    rng = np.random.default_rng(draw(seeds))
+    sizes = rng.integers(1, 5, size=draw(st.integers(1, max_frames)))
+    frames = [rng.normal(size=(n, 3)) for n in sizes]
+    weights = [rng.uniform(0.1, 1.0, size=n) for n in sizes]
+    return frames, weights, rng.normal(size=(draw(st.integers(1, 10)), 3))

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, strftime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import joblib
 import numpy as np
@@ -26,7 +26,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from ase_hmlp.errors import ConfigError, DataError, HMLPError, LabelError, LabellingError
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
@@ -37,24 +37,19 @@ from ase_hmlp.training.label_calculators import (
     Labeller,
     Labels,
 )
+from ase_hmlp.training.parallel import ParallelSection
 from ase_hmlp.training.sections import Section, read_toml
 
 
-class RunSection(Section):
-    """How many calculations at a time, and where.
+class RunSection(ParallelSection):
+    """How many calculations at a time, and where; see `ParallelSection`.
 
     Attributes
     ----------
-    workers : -1 for all that the backend has
-    backend : of joblib; "dask" needs the package distributed
-    backend_options : handed to the backend as they are; for Dask, the ``scheduler_host``
     keep_failed : keep the folder of a failed calculation in ``<output>.failed-runs``
     stop_after : failures in a row that mean something else is wrong; 0 for no limit
     """
 
-    workers: PositiveInt | Literal[-1] = 2
-    backend: str = "loky"
-    backend_options: dict[str, Any] = Field(default_factory=dict)
     keep_failed: bool = False
     stop_after: int = Field(20, ge=0)
 
@@ -72,14 +67,19 @@ class CheckSection(Section):
     net_force: PositiveFloat = 0.01
 
 
-class LabelConfig(Section):
+class LabelSection(Section):
+    """What labels, how, and what labels must pass."""
+
+    calculator: Annotated[EspressoSection | ASESection, Field(discriminator="kind")]
+    run: RunSection = RunSection()
+    checks: CheckSection = CheckSection()
+
+
+class LabelConfig(LabelSection):
     """A whole labelling run. Paths are relative to the configuration file."""
 
     input: list[str] = Field(min_length=1)
     output: str = Field(pattern=r"\.(ext)?xyz$")
-    calculator: Annotated[EspressoSection | ASESection, Field(discriminator="kind")]
-    run: RunSection = RunSection()
-    checks: CheckSection = CheckSection()
 
 
 @dataclass(frozen=True)
@@ -284,15 +284,7 @@ def _by_digest(frames: Iterable[Atoms]) -> tuple[dict[str, Atoms], int]:
 
 def _start(missing, labeller, checks, scratch, kept, run: RunSection):
     """Outcomes of the calculations, as they finish."""
-    try:
-        # One frame at a time to each worker: a batch would come back, and be lost, as a whole.
-        with joblib.parallel_config(backend=run.backend, n_jobs=run.workers, **run.backend_options):
-            parallel = joblib.Parallel(
-                return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
-            )
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"run.backend: {' '.join(str(error).split())}") from error
-    return parallel(
+    return run.unordered()(
         joblib.delayed(_label_one)(digest, atoms, labeller, checks, scratch, kept)
         for digest, atoms in missing.items()
     )
@@ -361,13 +353,14 @@ def _frame_text(atoms: Atoms, labels: Labels, provenance: dict[str, Any]) -> str
     if labels.stress is not None:
         results["stress"] = labels.stress
     frame.calc = SinglePointCalculator(frame, **results)
-    text = _extxyz(frame)
+    text = extxyz_text(frame)
     if len(split_frames(text.encode())) != 1 or _ids([text]) != [provenance["label_id"]]:
         raise DataError("its info cannot be written as extended XYZ")
     return text
 
 
-def _extxyz(atoms: Atoms) -> str:
+def extxyz_text(atoms: Atoms) -> str:
+    """One frame of an extended XYZ file."""
     stream = io.StringIO()
     write(stream, atoms, format="extxyz")
     return stream.getvalue()
@@ -377,9 +370,9 @@ def _failure_line(digest: str, atoms: Atoms, labeller: Labeller, reason: str) ->
     try:
         structure = atoms.copy()
         structure.set_constraint()
-        text = _extxyz(structure)
+        text = extxyz_text(structure)
     except Exception:  # what is in info or arrays may be the reason: then without
-        text = _extxyz(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc))
+        text = extxyz_text(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc))
     record = {
         "label_id": digest,
         "source": str(atoms.info.get("source", "")),

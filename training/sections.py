@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -45,14 +45,37 @@ def read_toml(path, kind: type[_Config]) -> _Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Configuration {path} cannot be read: {error}.") from error
     try:
-        return kind.model_validate(tomllib.loads(text))
+        settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"Configuration {path} is not TOML: {error}.") from error
+    return validate(settings, kind, f"Configuration {path}")
+
+
+def validate(settings: dict[str, Any], kind: type[_Config], where: str) -> _Config:
+    """Check settings.
+
+    Parameters
+    ----------
+    settings : dict
+    kind : subclass of Section
+        What they must describe.
+    where : str
+        What to call them in messages.
+
+    Raises
+    ------
+    ConfigError
+        Naming `where` and the key.
+    """
+    try:
+        return kind.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        # What a validator of ours says, without pydantic's preface.
+        message = first["msg"].removeprefix("Value error, ")
         what = {
             "extra_forbidden": f"unknown key {key!r}",
             "missing": f"missing key {key!r}",
-        }.get(first["type"], f"key {key!r}: {first['msg']}")
-        raise ConfigError(f"Configuration {path}: {what}.") from error
+        }.get(first["type"], f"key {key!r}: {message}" if key else message)
+        raise ConfigError(f"{where}: {what}.") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, strftime
 
-import joblib
 import numpy as np
 from ase.units import GPa
 from sklearn.base import clone
@@ -21,6 +19,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError
 from ase_hmlp.model_io import Domain, Model, save_model
+from ase_hmlp.training.cache import cached
 from ase_hmlp.training.card import write_card
 from ase_hmlp.training.config import TrainingConfig, read_config
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
@@ -83,7 +82,7 @@ def train_from_config(
         raise ConfigError(f"Model {model_path} exists already; ask for it to be overwritten.")
     sources = config.data.sources
     files = [path.parent / name for source in sources for name in source.files]
-    frames, rejected = _load(path.parent, config)
+    frames, rejected = load_frames(path.parent, config)
     folds = _folds(frames, config)
     stamp = _stamp(path, files)
     output.mkdir(parents=True, exist_ok=True)
@@ -91,7 +90,7 @@ def train_from_config(
     for n, (name, train, test) in enumerate(folds):
         progress("held-out families", n, len(folds))
         parts.append(
-            _cached(
+            cached(
                 output / "folds" / f"{stamp}-{name}.joblib",
                 lambda train=train, test=test: _predict_fold(
                     config,
@@ -105,10 +104,7 @@ def train_from_config(
     for stage in parts[0]:
         held_out[stage] = Predictions.concatenate([part[stage] for part in parts])
     curve = _learning_curve(config, frames, folds[0], output / "folds" / stamp, progress)
-    if config.split.scheme == "families":
-        used = [frames[i] for i in folds[0][1]]
-    else:
-        used = frames
+    used = fitted_frames(frames, config)
     start = perf_counter()
     estimator = config.estimator().fit(used, progress=progress)
     seconds = perf_counter() - start
@@ -165,7 +161,7 @@ def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
     )
 
 
-def _load(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]:
+def load_frames(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]:
     """Frames of all sources that lie within the configured limits, and how many do not."""
     frames: list[Frame] = []
     rejected = 0
@@ -185,6 +181,20 @@ def _load(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]:
     if len(frames) < 10:
         raise DataError(f"{len(frames)} frames within the limits are too few to train on.")
     return frames, rejected
+
+
+def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:
+    """The frames that the final fit uses: all of them, or all that are not held out of it.
+
+    Raises
+    ------
+    ConfigError
+        If the frames cannot be split as the configuration says.
+    """
+    folds = _folds(frames, config)
+    if config.split.scheme == "families":
+        return [frames[i] for i in folds[0][1]]
+    return frames
 
 
 def _folds(frames, config: TrainingConfig) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -253,7 +263,7 @@ def _learning_curve(config, frames, fold, cache: Path, progress) -> list[dict]:
                 "pressure_mae": row.pressure_mae,
             }
 
-        curve.append(_cached(cache.with_name(f"{cache.name}-curve-{n}.joblib"), run))
+        curve.append(cached(cache.with_name(f"{cache.name}-curve-{n}.joblib"), run))
     return curve
 
 
@@ -261,21 +271,6 @@ def _stamp(config_path: Path, files) -> str:
     """Identifies data, configuration and version: what a stored fold must agree with."""
     parts = [config_path.read_text(), __version__, *(file_digest(f) for f in files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def _cached(path: Path, compute):
-    """The stored result, or a new one stored at once: a killed run loses only its last fold."""
-    if path.exists():
-        try:
-            return joblib.load(path)  # written by this program, into the user's own folder
-        except Exception:  # half-written by a crash of the machine: compute it again
-            path.unlink()
-    result = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    joblib.dump(result, partial)
-    os.replace(partial, path)
-    return result
 
 
 def _plain(value):

@@ -1,0 +1,164 @@
+"""Fitting again: the training configuration with the labelled frames of the loop added."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from ase_hmlp.errors import ConfigError
+from ase_hmlp.model_io import Model, load_model
+from ase_hmlp.training.cache import write_whole
+from ase_hmlp.training.config import TrainingConfig, read_config
+from ase_hmlp.training.evaluate import ALL, ErrorRow
+from ase_hmlp.training.fit import Progress
+from ase_hmlp.training.frames import Frame, read_frames
+from ase_hmlp.training.learn.config import TrainSection
+from ase_hmlp.training.sections import validate
+from ase_hmlp.training.train import fitted_frames, load_frames, train_from_config
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A training configuration without the frames of the loop.
+
+    Attributes
+    ----------
+    settings : dict
+        As it is written to a file, but for the data files.
+    config : TrainingConfig
+    files : list of Path
+    frames : list of Frame
+        Held-out ones among them.
+    family : str
+        Of the frames the loop adds.
+    """
+
+    settings: dict[str, Any]
+    config: TrainingConfig
+    files: list[Path]
+    frames: list[Frame]
+    family: str
+
+    def fitted(self, labelled: Sequence[Path]) -> list[Frame]:
+        """The frames of the fit with labelled files added."""
+        added = [frame for file in labelled for frame in read_frames(file)]
+        return fitted_frames(self.frames + added, self.config)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Mean absolute errors: meV/atom, meV/Å, GPa (NaN without stress labels)."""
+
+    energy: float
+    force: float
+    pressure: float
+
+
+def read_training(section: TrainSection, base: Path) -> Training:
+    """Put the training configuration together and read its data.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key that will not do.
+    DataError
+        If the data cannot be read.
+    """
+    settings: dict[str, Any] = {}
+    folder = base
+    if section.config is not None:
+        path = base / section.config
+        given = read_config(path)
+        settings = given.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        folder = path.parent
+    files = [folder / name for name in settings.get("data", {}).get("files", [])]
+    replaced = section.settings.get("data", {})
+    if isinstance(replaced, dict) and isinstance(replaced.get("files"), list):
+        files = [base / str(name) for name in replaced["files"]]
+    settings = _merged(settings, section.settings)
+    config = validate(settings, TrainingConfig, "train.settings")
+    if not config.fit.variance:
+        raise ConfigError(
+            "train: fit.variance must be true, for the selection needs predictive variances."
+        )
+    data = config.data.model_copy(update={"files": [str(file) for file in files]})
+    frames, _ = load_frames(base, config.model_copy(update={"data": data}))
+    if section.family in {frame.group for frame in frames}:
+        raise ConfigError(
+            f"train.family: the training data have a family {section.family!r} already; "
+            "give the new frames another name."
+        )
+    training = Training(settings, config, files, frames, section.family)
+    training.fitted([])  # so that families that are not there are named at once
+    return training
+
+
+def _merged(settings: dict, changes: dict) -> dict:
+    """Settings with changes, table by table."""
+    result = dict(settings)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merged(old, value)
+        result[key] = value
+    return result
+
+
+def refit(
+    training: Training, labelled: Sequence[Path], folder: Path, progress: Progress
+) -> tuple[Model, Path]:
+    """Fit, unless it is done; leaves ``train.toml`` for `hmlp train` and the model with its card.
+
+    Parameters
+    ----------
+    training : Training
+    labelled : files with the frames of the loop so far
+    folder : Path
+    progress : callable
+    """
+    name = training.config.name
+    output = folder / "model"
+    path, card = output / f"{name}.joblib", output / f"{name}.md"
+    if not (path.exists() and card.exists()):
+        files = [str(file.resolve()) for file in training.files]
+        files += [os.path.relpath(file, folder) for file in labelled]
+        settings = _merged(training.settings, {"data": {"files": files}})
+        config = folder / "train.toml"
+        write_whole(config, tomli_w.dumps(settings))
+        train_from_config(config, output, progress, overwrite=True)
+    return load_model(path), path
+
+
+def held_out_errors(model: Model, without: str) -> Errors:
+    """Errors of a model on the frames held out of its fit, but for those of one family.
+
+    Parameters
+    ----------
+    model : Model
+    without : str
+        The family the loop adds to: with it, rounds would not be compared on the same frames.
+    """
+    rows = [ErrorRow(**row) for row in model.errors.get("levels", {}).get("all", [])]
+    return mean_errors([row for row in rows if row.group not in (ALL, without)])
+
+
+def mean_errors(rows: Sequence[ErrorRow]) -> Errors:
+    """Errors over the frames of several families."""
+
+    def mean(values, weights) -> float:
+        good = np.isfinite(values)
+        return float(np.average(values[good], weights=weights[good])) if good.any() else np.nan
+
+    frames = np.array([row.frames for row in rows])
+    atoms = np.array([row.atoms for row in rows])
+    return Errors(
+        mean(np.array([row.energy_mae for row in rows]), frames),
+        mean(np.array([row.force_mae for row in rows]), atoms),
+        mean(np.array([row.pressure_mae for row in rows]), frames),
+    )
