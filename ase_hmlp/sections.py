@@ -1,0 +1,58 @@
+"""TOML configurations: their sections refuse unknown keys, their errors are one sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ase_hmlp.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """A table of a configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Config = TypeVar("_Config", bound=Section)
+
+
+def read_toml(path, kind: type[_Config]) -> _Config:
+    """Read and check a configuration.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : subclass of Section
+        What the file must describe.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Configuration {path} cannot be read: {error}.") from error
+    try:
+        return kind.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"Configuration {path} is not TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = {
+            "extra_forbidden": f"unknown key {key!r}",
+            "missing": f"missing key {key!r}",
+        }.get(first["type"], f"key {key!r}: {first['msg']}")
+        raise ConfigError(f"Configuration {path}: {what}.") from error
