@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_format
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -237,6 +238,141 @@ def _pbe(value: float) -> str:
     return f"{value:.5g}" if value == value else ""
 
 
+# ---------------------------------------------------------------- run
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the run; the one CONFIG names, or named after it, by default.",
+)
+@click.option("--engine", type=click.Choice(["ase", "lammps"]), help="Instead of CONFIG's.")
+@_debug
+def run(config, output, engine):
+    """Run the molecular dynamics that the TOML file CONFIG describes.
+
+    Killed and started again, it goes on where it was, to the same end.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.simulate.run import run_from_config
+
+    errors = Console(stderr=True)
+    with _RunProgress(errors) as progress, _terminable():
+        summary, folder = run_from_config(
+            config, output, progress.on_row, progress.preparing, engine
+        )
+    _print_run(Console(), summary, folder)
+
+
+@contextmanager
+def _terminable():
+    """Take SIGTERM as Ctrl-C: batch systems send it."""
+    import signal
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _RunProgress:
+    """How the structure is made, then a bar with the time left."""
+
+    def __init__(self, console):
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=20),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[state]}"),
+            console=console,
+        )
+        self._making = self._steps = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def preparing(self, what):
+        self._progress.start()  # not before: a refusal is one line without a bar
+        if self._making is None:
+            self._making = self._progress.add_task("Structure", total=None, state="")
+        self._progress.update(self._making, state=what)
+
+    def on_row(self, step, steps, row):
+        self._progress.start()
+        if self._making is not None:
+            self._progress.remove_task(self._making)
+            self._making = None
+        if self._steps is None:
+            self._steps = self._progress.add_task("Steps", total=steps, completed=step, state="")
+        state = ""
+        if row:
+            state = f"{row['temperature_K']:.0f} K, {row['pressure_GPa']:.1f} GPa"
+        self._progress.update(self._steps, completed=step, state=state)
+
+
+def _print_run(console, summary, folder) -> None:
+    from rich import box
+    from rich.table import Table
+
+    title = (
+        f"{summary['atoms']} atoms, {summary['time_ps']:.4g} ps, model {summary['model']['name']}; "
+        "averages over each stage without its first quarter"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("quantity", no_wrap=True)
+    for number, stage in enumerate(summary["stages"], 1):
+        table.add_column(f"{number}: {stage['ensemble']}", justify="right", no_wrap=True)
+    for column, words in _AVERAGES.items():
+        rows = [stage["averages"][column] for stage in summary["stages"]]
+        if any(row["mean"] is not None for row in rows):
+            table.add_row(words, *(_mean(row) for row in rows))
+    drifts = [stage["drift_meV_per_atom_per_ps"] for stage in summary["stages"]]
+    if any(row["mean"] is not None for row in drifts):
+        table.add_row("drift, meV/atom/ps", *(_mean(row) for row in drifts))
+    console.print(table)
+    for kind, event in summary["events"].items():
+        times = f"{event['count']} times, first " if event["count"] > 1 else ""
+        console.print(
+            f"Warning ({kind}), {times}at step {event['first_step']}: {event['message']}",
+            markup=False,
+        )
+    console.print(f"Folder of the run: {folder}", soft_wrap=True, markup=False)
+
+
+_AVERAGES = {
+    "temperature_K": "temperature, K",
+    "pressure_GPa": "pressure, GPa",
+    "volume_A3_per_atom": "volume, Å³/atom",
+    "density_g_per_cm3": "density, g/cm³",
+    "potential_eV_per_atom": "potential, eV/atom",
+    "enthalpy_eV_per_atom": "enthalpy, eV/atom",
+    "bond_length_A": "bond length, Å",
+    "deviation_meV_per_atom": "deviation, meV/atom",
+}
+
+
+def _mean(row) -> str:
+    if row["mean"] is None:
+        return ""
+    error = row["error"] or 0.0
+    if error < 1e-9 * abs(row["mean"]):  # what did not vary, but for rounding
+        error = 0.0
+    value, digits = _with_error(row["mean"], error)
+    return f"{value} ± {digits}" if digits else value
+
+
 # ---------------------------------------------------------------- train
 
 
@@ -312,19 +448,13 @@ def label(config, retry_failed):
 
     Each frame is written as it finishes. Killed and started again, it goes on where it was.
     """
-    import signal
-
     from rich.console import Console
 
     from ase_hmlp.training.label import label_from_config, read_failures
 
-    # As Ctrl-C, so that the calculations in flight end too; batch systems send it.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with _TrainingProgress(Console(stderr=True)) as progress:
-            result = label_from_config(config, retry_failed, progress)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    # Ctrl-C ends the calculations in flight too.
+    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = label_from_config(config, retry_failed, progress)
     console = Console(soft_wrap=True)
     before_this = f", {result.already} before" if result.already else ""
     console.print(f"{result.labelled} frames labelled in {result.seconds:.0f} s{before_this}.")
