@@ -49,10 +49,23 @@ def read_toml(path, kind: type[_Config]) -> _Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"Configuration {path} is not TOML: {error}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        what = {
-            "extra_forbidden": f"unknown key {key!r}",
-            "missing": f"missing key {key!r}",
-        }.get(first["type"], f"key {key!r}: {first['msg']}")
-        raise ConfigError(f"Configuration {path}: {what}.") from error
+        raise ConfigError(f"Configuration {path}: {sentence(error)}.") from error
+
+
+def sentence(error: ValidationError, prefix: str = "") -> str:
+    """What is wrong first, in words.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+    prefix : str
+        Of the keys.
+    """
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    return {
+        "extra_forbidden": f"unknown key {key!r}",
+        "missing": f"missing key {key!r}",
+    }.get(first["type"], f"key {key!r}: {first['msg'].removeprefix('Value error, ')}")

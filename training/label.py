@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, strftime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import joblib
 import numpy as np
@@ -26,9 +26,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from ase_hmlp.errors import ConfigError, DataError, HMLPError, LabelError, LabellingError
+from ase_hmlp.parallel import WorkersSection, unordered
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label_calculators import (
@@ -40,21 +41,15 @@ from ase_hmlp.training.label_calculators import (
 from ase_hmlp.training.sections import Section, read_toml
 
 
-class RunSection(Section):
+class RunSection(WorkersSection):
     """How many calculations at a time, and where.
 
     Attributes
     ----------
-    workers : -1 for all that the backend has
-    backend : of joblib; "dask" needs the package distributed
-    backend_options : handed to the backend as they are; for Dask, the ``scheduler_host``
     keep_failed : keep the folder of a failed calculation in ``<output>.failed-runs``
     stop_after : failures in a row that mean something else is wrong; 0 for no limit
     """
 
-    workers: PositiveInt | Literal[-1] = 2
-    backend: str = "loky"
-    backend_options: dict[str, Any] = Field(default_factory=dict)
     keep_failed: bool = False
     stop_after: int = Field(20, ge=0)
 
@@ -284,18 +279,11 @@ def _by_digest(frames: Iterable[Atoms]) -> tuple[dict[str, Atoms], int]:
 
 def _start(missing, labeller, checks, scratch, kept, run: RunSection):
     """Outcomes of the calculations, as they finish."""
-    try:
-        # One frame at a time to each worker: a batch would come back, and be lost, as a whole.
-        with joblib.parallel_config(backend=run.backend, n_jobs=run.workers, **run.backend_options):
-            parallel = joblib.Parallel(
-                return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
-            )
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"run.backend: {' '.join(str(error).split())}") from error
-    return parallel(
+    tasks = (
         joblib.delayed(_label_one)(digest, atoms, labeller, checks, scratch, kept)
         for digest, atoms in missing.items()
     )
+    return unordered(tasks, run, "run")
 
 
 def _label_one(digest, atoms, labeller: Labeller, checks: CheckSection, scratch, kept) -> _Outcome:

@@ -34,7 +34,7 @@ PEAK = 0.5
 #: of the volume of a molecule: close packing begins at 1.03, the shape of a slab ends well below.
 SHORTEST = 0.75
 
-#: Share of a molten slab, in the middle, that is looked at: the solid keeps its neighbours in order.
+#: Share of a molten slab, in the middle, that is looked at: the solid orders its neighbours.
 MIDDLE = 0.5
 
 Progress = Callable[[str, int, float], None]

@@ -165,9 +165,7 @@ class Observables:
 
 def log_line(values) -> str:
     """One line of CSV: names as they are, numbers to ten digits, nothing for NaN."""
-    words = (
-        v if isinstance(v, str) else "" if v != v else f"{v:.10g}" for v in values
-    )
+    words = (v if isinstance(v, str) else "" if v != v else f"{v:.10g}" for v in values)
     return ",".join(words) + "\n"
 
 

@@ -121,12 +121,25 @@ class Run:
             record["structure_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
         return record
 
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What the run came to, if it has ended.
+
+        Raises
+        ------
+        OutputExistsError
+            If the folder holds something else.
+        """
+        return RunFolder(self.folder, self.record, reading=True).summary
+
     def run(
         self,
         progress: Progress | None = None,
         preparing: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
         """Run to the end, from wherever the folder is.
+
+        A run that failed is tried again, from its last checkpoint.
 
         Parameters
         ----------
@@ -192,9 +205,10 @@ class _Session:
         log = events = trajectory = None
         if checkpoint is not None:
             log, events = int(checkpoint["log_size"]), int(checkpoint["events_size"])
-            trajectory = int(checkpoint["trajectory_size"]), checkpoint[
-                "trajectory_header"
-            ].tobytes()
+            trajectory = (
+                int(checkpoint["trajectory_size"]),
+                checkpoint["trajectory_header"].tobytes(),
+            )
         try:
             self.log = GrowingText(self._path(names.LOG), log)
             self._closing.callback(self.log.close)
@@ -215,9 +229,7 @@ class _Session:
         run, config = self.run_, self.config
         if run.source is not None:
             write_whole(self._path(names.CONFIG), run.source)
-        build, momenta, thermostat = (
-            np.random.default_rng([config.seed, k]) for k in range(3)
-        )
+        build, momenta, thermostat = (np.random.default_rng([config.seed, k]) for k in range(3))
         stages, times = config.stages, config.dynamics.times
         with warnings.catch_warnings():
             # Building passes through structures that the run never sees again.

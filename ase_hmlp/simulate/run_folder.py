@@ -23,6 +23,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,8 @@ class RunFolder:
         Made if it is not there.
     record : dict
         What decides the results, as plain values; a folder of a run with another is refused.
+    reading : bool
+        Only look at it: nothing is made or locked.
 
     Raises
     ------
@@ -166,7 +169,7 @@ class RunFolder:
         If it holds something else, or another process is writing to it.
     """
 
-    def __init__(self, path: str | Path, record: dict[str, Any]):
+    def __init__(self, path: str | Path, record: dict[str, Any], reading: bool = False):
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise OutputExistsError(f"{path} is a file, not a folder to write to.")
@@ -177,14 +180,14 @@ class RunFolder:
                 raise OutputExistsError(
                     f"The folder {path} holds {foreign[0]} and no run: name another."
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / LOCK).open("w")
-        try:
-            lock(self._lock, self.path)
+        self._closing = ExitStack()
+        with ExitStack() as opened:
+            if not reading:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stream = opened.enter_context((self.path / LOCK).open("w"))
+                lock(stream, self.path)
             self._compare(record)
-        except BaseException:
-            self._lock.close()
-            raise
+            self._closing = opened.pop_all()
 
     def _compare(self, record: dict[str, Any]) -> None:
         path = self.path / RUN
@@ -238,7 +241,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others write to it."""
-        self._lock.close()
+        self._closing.close()
 
 
 def plain(value):
