@@ -373,6 +373,125 @@ def _mean(row) -> str:
     return f"{value} ± {digits}" if digits else value
 
 
+# ---------------------------------------------------------------- sweep
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the sweep; the one CONFIG names, or named after it, by default.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try again the points that failed.")
+@_debug
+def sweep(config, output, retry_failed):
+    """Run a grid of pressures, temperatures and phases, as the TOML file CONFIG says.
+
+    Killed and started again, it runs what has not ended yet.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.simulate.sweep import FIGURE, TABLE, sweep_from_config
+
+    with _terminable(), _SweepProgress(Console(stderr=True)) as progress:
+        result = sweep_from_config(config, output, retry_failed, progress)
+    console = Console()
+    console.print(_sweep_table(result.rows))
+    for row in result.rows:
+        if row.reason or row.first_warning:
+            point = f"{row.phase}, {row.pressure_GPa:g} GPa, {row.temperature_K:g} K"
+            console.print(f"{point}: {row.reason or row.first_warning}", markup=False)
+    if result.already:
+        console.print(f"{result.already} of {len(result.rows)} points had ended before.")
+    written = [result.folder / name for name in (TABLE, FIGURE)]
+    console.print(
+        f"Written: {', '.join(str(p) for p in written if p.exists())}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+class _SweepProgress:
+    """Steps of all points, with the time left."""
+
+    def __init__(self, console):
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.fields[points]}"),
+            progress.BarColumn(bar_width=30),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def __call__(self, steps, all_steps, ended, points):
+        self._progress.start()  # not before: a refusal is one line without a bar
+        if self._task is None:
+            self._task = self._progress.add_task("", total=all_steps, completed=steps, points="")
+        self._progress.update(self._task, completed=steps, points=f"{ended} of {points} points")
+
+
+def _concise(mean, error) -> str:
+    """A mean with the error of its last digits: 3.681(50)."""
+    if mean is None:
+        return ""
+    value, error = _with_error(mean, error or float("nan"))
+    return f"{value}({error.replace('.', '').lstrip('0')})" if error else value
+
+
+def _sweep_table(rows):
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.caption = (
+        "averages over the last stage without its first quarter, errors of the last digits; "
+        "trips: rows of the log"
+    )
+    table.caption_justify = "left"
+    for name in ("phase", "GPa", "K", "status"):
+        left = name in ("phase", "status")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for name in ("ps", "Å³/atom", "g/cm³", "GPa", "K", "eV/atom", "contact\nÅ"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("bond\ntrips", "contact\ntrips", "deviation\ntrips"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        means = [
+            _concise(getattr(row, f"mean_{c}"), getattr(row, f"error_{c}"))
+            for c in (
+                "volume_A3_per_atom",
+                "density_g_per_cm3",
+                "pressure_GPa",
+                "temperature_K",
+                "enthalpy_eV_per_atom",
+            )
+        ]
+        contact = row.shortest_contact_A
+        table.add_row(
+            row.phase,
+            f"{row.pressure_GPa:g}",
+            f"{row.temperature_K:g}",
+            row.status,
+            f"{row.time_ps:.4g}",
+            *means,
+            "" if contact is None else f"{contact:.2f}",
+            *(str(n) for n in (row.bond_trips, row.contact_trips, row.deviation_trips)),
+        )
+    return table
+
+
 # ---------------------------------------------------------------- train
 
 

@@ -125,6 +125,7 @@ class Row:
     longest_bond_A: float | None = None
     shortest_contact_A: float | None = None
     highest_deviation_meV_per_atom: float | None = None
+    deviation_threshold_meV_per_atom: float | None = None
     rows: int = 0
     bond_trips: int = 0
     contact_trips: int = 0
@@ -347,6 +348,7 @@ def summary_row(point: Point, summary: dict[str, Any] | None, reason: str = "") 
         longest_bond_A=extremes["bond_max_A"],
         shortest_contact_A=extremes["contact_A"],
         highest_deviation_meV_per_atom=extremes["deviation_meV_per_atom"],
+        deviation_threshold_meV_per_atom=summary["deviation_threshold"],
         rows=samples["all"],
         bond_trips=samples["bond_length"],
         contact_trips=samples["contact"],
@@ -385,7 +387,7 @@ def _draw(points: list[Point], folder: Path, rows: list[Row]) -> None:
                 )
             )
     if any((t.log["deviation_meV_per_atom"] > 0).any() for t in traces):
-        limits = {p.config.write.deviation_threshold for p in points} - {None}
+        limits = {row.deviation_threshold_meV_per_atom for row in rows} - {None}
         figure = deviations(traces, next(iter(limits), None))
         figure.savefig(folder / FIGURE)
 
