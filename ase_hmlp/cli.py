@@ -457,16 +457,14 @@ def _sweep_table(rows):
     table = Table(box=box.SIMPLE_HEAD)
     table.caption = (
         "averages over the last stage without its first quarter, errors of the last digits; "
-        "trips: rows of the log"
+        "trips: rows of the log with a bond, a contact, a deviation outside"
     )
     table.caption_justify = "left"
     for name in ("phase", "GPa", "K", "status"):
         left = name in ("phase", "status")
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for name in ("ps", "Å³/atom", "g/cm³", "GPa", "K", "eV/atom", "contact\nÅ"):
+    for name in ("ps", "Å³/atom", "g/cm³", "GPa", "K", "eV/atom", "contact\nÅ", "trips"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("bond\ntrips", "contact\ntrips", "deviation\ntrips"):
-        table.add_column(name, justify="right")
     for row in rows:
         means = [
             _concise(getattr(row, f"mean_{c}"), getattr(row, f"error_{c}"))
@@ -487,7 +485,7 @@ def _sweep_table(rows):
             f"{row.time_ps:.4g}",
             *means,
             "" if contact is None else f"{contact:.2f}",
-            *(str(n) for n in (row.bond_trips, row.contact_trips, row.deviation_trips)),
+            f"{row.bond_trips} {row.contact_trips} {row.deviation_trips}",
         )
     return table
 
