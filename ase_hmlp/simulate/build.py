@@ -36,6 +36,10 @@ BOND_LENGTH = 0.74
 #: Angles of an orthogonal cell may be this far (degrees) from 90; the cell is then strained.
 ALMOST_RIGHT = 0.1
 
+#: An orthogonal cell may have this many of the cells it is made of; among more there is always one
+#: that is nearly orthogonal by chance.
+MOST_CELLS = 16
+
 
 def phase(name: str) -> Atoms:
     """Look up a crystal structure by name; see `ase_hmlp.simulate.structures`.
@@ -181,7 +185,7 @@ def orthogonal(atoms: Atoms, tolerance: float = ALMOST_RIGHT, reach: int = 4) ->
     grid, vectors, lengths = grid[order], vectors[order], lengths[order]
     cosines = vectors @ vectors.T / np.outer(lengths, lengths)
     right = abs(cosines) < np.sin(np.radians(tolerance))
-    best, smallest = None, np.inf
+    best, smallest = None, (MOST_CELLS + 0.5) * atoms.get_volume()
     for i, row in enumerate(right):
         if lengths[i] ** 3 >= smallest:
             break  # the shortest vector of what is left
@@ -195,7 +199,7 @@ def orthogonal(atoms: Atoms, tolerance: float = ALMOST_RIGHT, reach: int = 4) ->
                     best, smallest = (i, int(j), k), volume
     if best is None:
         raise StructureError(
-            f"There is no orthogonal supercell of up to {reach} cells along each vector "
+            f"There is no orthogonal supercell of up to {MOST_CELLS} cells "
             f"(angles {', '.join(f'{x:.2f}' for x in atoms.cell.angles())} degrees)."
         )
     matrix = grid[list(best)]

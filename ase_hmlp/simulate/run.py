@@ -328,6 +328,7 @@ class _Session:
                 dynamics = self._begin(preparing)
             else:
                 dynamics = self._continue(checkpoint)
+            self.step = dynamics.step
             if progress is not None:
                 progress(dynamics.step, dynamics.steps, {})
             self._advance(dynamics, progress)
@@ -425,7 +426,7 @@ class _Session:
         reason = " ".join(str(error).split())
         self._event(step, "failed", reason)
         write_whole(self._path(names.FAILED), _extxyz(dynamics.atoms))
-        self._finish("failed", reason=reason, step=step)
+        self._finish("failed", reason=reason)
         raise RunError(f"The run in {self.folder.path} failed at step {step}: {reason}") from error
 
     def _finish(self, status: str, **more) -> dict[str, Any]:
@@ -434,6 +435,8 @@ class _Session:
         summary = {
             "status": status,
             **more,
+            "steps": self.step,
+            "time_ps": self.step * self.config.dynamics.timestep / 1000.0,
             **summarise(log, events, self.config, self.run_._model.domain, self.threshold),
             "atoms": 2 * len(self.molecules),
             "model": {

@@ -191,15 +191,18 @@ class RunFolder:
 
     def _compare(self, record: dict[str, Any]) -> None:
         path = self.path / RUN
+        self.run = {"record": record, "sessions": []}
         if not path.exists():
-            self.run = {"record": record, "sessions": []}
             return
         try:
-            self.run = json.loads(path.read_text(encoding="utf-8"))
-            before = self.run["record"]
+            found = json.loads(path.read_text(encoding="utf-8"))
+            before = found["record"]
         except (ValueError, KeyError, TypeError) as error:
             raise OutputExistsError(f"{path} is not of a run: name another folder.") from error
         different = _difference(before, json.loads(json.dumps(record)))
+        if not (self.path / CHECKPOINT).exists():
+            return  # its structure was never made: nothing to lose
+        self.run = found
         if different:
             raise OutputExistsError(
                 f"The folder {self.path} holds another run: {different}. Name another folder."

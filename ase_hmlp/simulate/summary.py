@@ -89,8 +89,6 @@ def summarise(
     for event in events:
         first.setdefault(event["kind"], {"step": event["step"], "message": event["message"]})
     return {
-        "steps": int(log["step"][-1]) if len(log) else 0,
-        "time_ps": float(log["time_ps"][-1]) if len(log) else 0.0,
         "stages": stages,
         "extremes": {
             "bond_min_A": _least(log["bond_min_A"]),
