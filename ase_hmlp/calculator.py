@@ -443,7 +443,9 @@ class HMLP(Calculator):
 
     def _warn(self, kind: str, sentence: str) -> None:
         if kind not in self._warned:
-            warnings.warn(f"{sentence} This is an extrapolation.", DomainWarning, stacklevel=2)
+            warnings.warn(
+                DomainWarning(f"{sentence} This is an extrapolation.", kind), stacklevel=2
+            )
             # Only now: a filter that turns warnings into errors shall see every one.
             self._warned.add(kind)
 

@@ -137,6 +137,10 @@ class LearningError(HMLPError, RuntimeError):
     """An active-learning loop that cannot go on."""
 
 
+class RunError(HMLPError, RuntimeError):
+    """A simulation that cannot start, go on or be continued."""
+
+
 class OutputExistsError(HMLPError, FileExistsError):
     """An output folder that already holds something."""
 
@@ -146,4 +150,14 @@ class PluginError(HMLPError, RuntimeError):
 
 
 class DomainWarning(UserWarning):
-    """A structure outside the model's training data; its energy is an extrapolation."""
+    """A structure outside the model's training data; its energy is an extrapolation.
+
+    Attributes
+    ----------
+    kind : str
+        What is outside, as a field of `ase_hmlp.model_io.Domain`.
+    """
+
+    def __init__(self, message: str = "", kind: str = ""):
+        super().__init__(message)
+        self.kind = kind

@@ -6,12 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ase_hmlp.errors import DataError, OutputExistsError
-
-try:
-    import fcntl
-except ImportError:  # Windows: no locks, so two runs on one file are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+from ase_hmlp.errors import DataError
+from ase_hmlp.files import lock
 
 
 class RecordFile:
@@ -47,7 +43,7 @@ class RecordFile:
         # Unbuffered: a record is one write, which no Ctrl-C comes in between.
         self._stream = path.open("a+b", buffering=0)
         try:
-            self._lock()
+            lock(self._stream, self._path)
             self._stream.seek(0)
             content = self._stream.read()
             records = split(content)
@@ -60,16 +56,6 @@ class RecordFile:
         except BaseException:
             self._stream.close()
             raise
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExistsError(f"{self._path} is being written by another run.") from None
-        except OSError:  # some network file systems have no locks
-            pass
 
     def append(self, record: str) -> None:
         """Write one record, through to the disk."""

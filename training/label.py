@@ -29,6 +29,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import Field, PositiveFloat
 
 from ase_hmlp.errors import ConfigError, DataError, HMLPError, LabelError, LabellingError
+from ase_hmlp.parallel import WorkersSection, unordered
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label_calculators import (
@@ -37,12 +38,11 @@ from ase_hmlp.training.label_calculators import (
     Labeller,
     Labels,
 )
-from ase_hmlp.training.parallel import ParallelSection
 from ase_hmlp.training.sections import Section, read_toml
 
 
-class RunSection(ParallelSection):
-    """How many calculations at a time, and where; see `ParallelSection`.
+class RunSection(WorkersSection):
+    """How many calculations at a time, and where.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class RunSection(ParallelSection):
     """
 
     keep_failed: bool = False
-    stop_after: int = Field(20, ge=0)
+    stop_after: int = Field(default=20, ge=0)
 
 
 class CheckSection(Section):
@@ -284,10 +284,11 @@ def _by_digest(frames: Iterable[Atoms]) -> tuple[dict[str, Atoms], int]:
 
 def _start(missing, labeller, checks, scratch, kept, run: RunSection):
     """Outcomes of the calculations, as they finish."""
-    return run.unordered()(
+    tasks = (
         joblib.delayed(_label_one)(digest, atoms, labeller, checks, scratch, kept)
         for digest, atoms in missing.items()
     )
+    return unordered(tasks, run, "run")
 
 
 def _label_one(digest, atoms, labeller: Labeller, checks: CheckSection, scratch, kept) -> _Outcome:

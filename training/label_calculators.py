@@ -98,6 +98,8 @@ class EspressoSection(Section):
         converges faster where there are few divisions; 0 for never
     vacuum : directions in which the cell holds an empty slab at least this wide (Å) need no
         k-points; a cell with three such directions gets the Gamma point alone, any other never
+    kpts : one mesh for every frame in place of the three above, so that the energy of a cell that
+        changes its shape has no jumps
     threads : OMP_NUM_THREADS of each pw.x; two serial jobs beat one on two threads
     input_data : pw.x variables to add to or put in place of the recipe's, without namelists
     """
@@ -111,6 +113,7 @@ class EspressoSection(Section):
     small_cell: int = Field(8, ge=0)
     shifted_from: int = Field(0, ge=0)
     vacuum: PositiveFloat = 5.0
+    kpts: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     threads: PositiveInt = 1
     input_data: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
@@ -153,6 +156,8 @@ class EspressoSection(Section):
         }
         if self.shifted_from:  # outputs from before there was this choice stay valid
             settings["shifted_from"] = self.shifted_from
+        if self.kpts:
+            settings["kspacing"] = list(self.kpts)
         return Labeller(_digest(settings), _Espresso(self, str(folder), sha256))
 
 
@@ -167,7 +172,7 @@ class _Espresso:
         if set(atoms.symbols) != {"H"}:
             raise DataError("the pseudopotential is for hydrogen only")
         spacing = section.kspacing if len(atoms) > section.small_cell else section.small_kspacing
-        mesh = k_mesh(atoms, spacing, section.vacuum)
+        mesh = list(section.kpts) if section.kpts else k_mesh(atoms, spacing, section.vacuum)
         shifted = mesh is not None and 0 < section.shifted_from <= len(atoms)
         variables = RECIPE | {k.lower(): v for k, v in section.input_data.items()}
         # By env: workers may be threads, and the process's own environment is not ours to change.
@@ -207,9 +212,7 @@ class _Espresso:
             _cpu_seconds(output),
         )
 
-    def _describe(
-        self, output: str, variables: dict, mesh: list[int] | None, shifted: bool
-    ) -> str:
+    def _describe(self, output: str, variables: dict, mesh: list[int] | None, shifted: bool) -> str:
         release = _first(r"Program PWSCF v\.(\S+)", output, "of unknown version")
         functional = _first(r"Exchange-correlation\s*=\s*(.*?)\s*\n", output, "unknown functional")
         functional = " ".join(functional.split())

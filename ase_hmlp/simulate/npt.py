@@ -1,31 +1,28 @@
-"""Molecular dynamics at constant pressure: heat a crystal, then hold it.
+"""Molecular dynamics at constant pressure in one go: heat a crystal, then hold it.
 
-The integrator is ASE's `ase.md.nose_hoover_chain.MTKNPT` (Martyna, Tobias and Klein 1994, all nine
-components of the cell). Its target temperature is fixed when it is made, so heating goes in short
-stages, each with a new integrator at a higher temperature that takes over positions, momenta and
-cell; thermostat and barostat start each stage at rest. What the integrator conserves is conserved
-within a stage. `Sample.conserved` is the sum of its changes inside stages, so that it is one
-continuous curve which an exact integrator would keep at zero.
+What `hmlp demo` runs, in memory and two files; `ase_hmlp.simulate.run` has all ensembles, and runs
+that survive. The integrator is ASE's `ase.md.nose_hoover_chain.MTKNPT` (Martyna, Tobias and Klein
+1994, all nine components of the cell), heating goes in steps of temperature; see
+`ase_hmlp.simulate.dynamics`.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.io import Trajectory
-from ase.md.nose_hoover_chain import MTKNPT
-from ase.md.velocitydistribution import Stationary
 from threadpoolctl import threadpool_limits
 
-from ase_hmlp.molecules import bond_shifts
+from ase_hmlp.simulate.dynamics import Dynamics, Stage, draw_momenta, stops
+from ase_hmlp.simulate.integrators import Method, Target, Times
+from ase_hmlp.simulate.observables import Observables, bonds, log_line, read_log
+from ase_hmlp.simulate.summary import SETTLING
 
-#: Share of the hold that is left out of averages, while the crystal settles.
-SETTLING = 0.25
+__all__ = ["NPTRun", "NPTSettings", "Sample", "read_log", "settled"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ class NPTRun:
         self.samples: list[Sample] = []
         atoms.get_potential_energy()
         self.molecules = atoms.calc.molecules
-        self._axes0 = self._bonds()[1]
+        self._observables = Observables(self.molecules, bonds(atoms, self.molecules)[1])
 
     def run(self, progress: Callable[[Sample], None] | None = None) -> list[Sample]:
         """Run to the end.
@@ -183,119 +180,40 @@ class NPTRun:
         settings = self.settings
         rng = np.random.default_rng(settings.seed)
         # The crystal is at a minimum: half of the kinetic energy is about to become potential.
-        spread = np.sqrt(2.0 * units.kB * settings.start_temperature * self.atoms.get_masses())
-        self.atoms.set_momenta(spread[:, None] * rng.normal(size=(len(self.atoms), 3)))
-        Stationary(self.atoms)
+        draw_momenta(self.atoms, 2.0 * settings.start_temperature, rng)
+        schedule = settings.schedule()
+        stages = []
+        for temperature, steps, _ in schedule:
+            target = Target(temperature, settings.pressure)
+            stages.append(Stage(Method("npt"), steps, target, target))
+        times = Times(settings.timestep, settings.thermostat_time, settings.barostat_time)
+        dynamics = Dynamics(self.atoms, stages, times, rng)
         with (
             threadpool_limits(1, user_api="blas"),
             Trajectory(self.trajectory, "w") as frames,
             self.log.open("w", newline="") as stream,
         ):
-            writer = csv.DictWriter(stream, [f.name for f in fields(Sample)])
-            writer.writeheader()
+            stream.write(log_line(f.name for f in fields(Sample)))
 
-            def record(sample):
+            def record():
+                row = self._observables.measure(dynamics)
+                row["holding"] = schedule[dynamics.stage_number - 1][2]
+                kinds = {"int": int, "float": float}
+                sample = Sample(**{f.name: kinds[f.type](row[f.name]) for f in fields(Sample)})
                 self.samples.append(sample)
-                writer.writerow({k: f"{v:.10g}" for k, v in asdict(sample).items()})
+                stream.write(log_line(asdict(sample).values()))
                 stream.flush()
-                if sample.step % settings.frame_interval == 0:
+                if dynamics.step % settings.frame_interval == 0:
                     frames.write(self.atoms)
                 if progress is not None:
                     progress(sample)
 
-            step, conserved = 0, 0.0
-            for target, length, holding in settings.schedule():
-                dynamics = self._integrator(target)
-                before = dynamics.get_conserved_energy()
-                if step == 0:
-                    record(self._sample(0, target, holding, 0.0))
-                for count in _chunks(step, length, settings.sample_interval):
-                    dynamics.run(count)
-                    step += count
-                    change = conserved + dynamics.get_conserved_energy() - before
-                    if step % settings.sample_interval == 0:
-                        record(self._sample(step, target, holding, change))
-                conserved = change
+            record()
+            for stop in stops(0, dynamics.steps, [settings.sample_interval]):
+                dynamics.advance(stop)
+                if stop % settings.sample_interval == 0:
+                    record()
         return self.samples
-
-    def _integrator(self, target: float) -> MTKNPT:
-        settings = self.settings
-        return MTKNPT(
-            self.atoms,
-            timestep=settings.timestep * units.fs,
-            temperature_K=target,
-            pressure_au=settings.pressure * units.GPa,
-            tdamp=settings.thermostat_time * units.fs,
-            pdamp=settings.barostat_time * units.fs,
-        )
-
-    def _bonds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths (m), Å, and unit vectors (m, 3) of the bonds."""
-        positions, cell = self.atoms.positions, self.atoms.cell.array
-        shifts = bond_shifts(positions, cell, self.atoms.pbc, self.molecules)
-        first, second = self.molecules.T
-        vectors = positions[second] + shifts @ cell - positions[first]
-        lengths = np.linalg.norm(vectors, axis=1)
-        return lengths, vectors / lengths[:, None]
-
-    def _sample(self, step: int, target: float, holding: bool, conserved: float) -> Sample:
-        atoms, n, settings = self.atoms, len(self.atoms), self.settings
-        potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
-        stress = atoms.get_stress(voigt=False, include_ideal_gas=True)
-        volume = atoms.get_volume()
-        lengths, axes = self._bonds()
-        cosines = np.einsum("mc,mc->m", axes, self._axes0)
-        levels = atoms.calc.levels
-        a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
-        return Sample(
-            step,
-            step * settings.timestep / 1000.0,
-            int(holding),
-            target,
-            atoms.get_temperature(),
-            -np.trace(stress) / 3.0 / units.GPa,
-            volume / n,
-            a,
-            b,
-            c,
-            alpha,
-            beta,
-            gamma,
-            potential / n,
-            kinetic / n,
-            (potential + kinetic + settings.pressure * units.GPa * volume) / n,
-            1000.0 * conserved / n,
-            lengths.mean(),
-            lengths.std(),
-            1.5 * np.mean(cosines**2) - 0.5,
-            levels["bond"] / n,
-            levels["pair"] / n,
-            levels["orientation"] / n,
-        )
-
-
-def _chunks(start: int, length: int, interval: int):
-    """Split `length` steps so that every multiple of `interval` is the end of a chunk."""
-    step, end = start, start + length
-    while step < end:
-        count = min(interval - step % interval, end - step)
-        yield count
-        step += count
-
-
-def read_log(path: str | Path) -> np.ndarray:
-    """Read the log of a run.
-
-    Parameters
-    ----------
-    path : path of a CSV file written by `NPTRun`
-
-    Returns
-    -------
-    structured array
-        One field for each of `Sample`'s.
-    """
-    return np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
 
 
 def settled(log: np.ndarray) -> np.ndarray:

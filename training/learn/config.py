@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from ase_hmlp.parallel import WorkersSection
 from ase_hmlp.simulate.structures import NAMES
 from ase_hmlp.training.label import LabelSection
-from ase_hmlp.training.parallel import ParallelSection
 from ase_hmlp.training.sections import Section
 
 
@@ -46,7 +46,7 @@ class ExploreSection(Section):
     hold: PositiveFloat = 1.0
     snapshots: PositiveInt = 10
     timestep: PositiveFloat = 0.5
-    run: ParallelSection = ParallelSection()
+    run: WorkersSection = WorkersSection()
 
     @field_validator("phases")
     @classmethod

@@ -25,6 +25,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ase_hmlp.errors import LearningError
 from ase_hmlp.model_io import Model
+from ase_hmlp.parallel import WorkersSection, unordered
 from ase_hmlp.training.cache import cached, store
 from ase_hmlp.training.fit import Progress
 from ase_hmlp.training.frames import Frame
@@ -37,7 +38,6 @@ from ase_hmlp.training.learn.trajectories import (
     relaxation,
     stillborn,
 )
-from ase_hmlp.training.parallel import ParallelSection
 
 
 def route(pressures: Sequence[float], temperatures: Sequence[float]) -> list[tuple[float, float]]:
@@ -165,16 +165,18 @@ def _leg(
     return dynamics(model, before, point, rigid, compact, settings, seed)
 
 
-def _run(
-    tasks: Sequence[tuple[Path, Callable]], run: ParallelSection, progress
-) -> list[Trajectory]:
+def _run(tasks: Sequence[tuple[Path, Callable]], run: WorkersSection, progress) -> list[Trajectory]:
     """Results of all tasks in order, those that are missing computed side by side."""
     missing = [task for task in tasks if not task[0].exists()]
     done = len(tasks) - len(missing)
     progress(done)
     try:
         with closing(
-            run.unordered()(joblib.delayed(_named)(path, compute) for path, compute in missing)
+            unordered(
+                (joblib.delayed(_named)(path, compute) for path, compute in missing),
+                run,
+                "explore.run",
+            )
         ) as stream:
             for path, result in stream:
                 store(path, result)

@@ -33,6 +33,7 @@ from ase import Atoms
 
 from ase_hmlp.errors import ConfigError, LearningError
 from ase_hmlp.model_io import Model, available_models, load_model, model_hash, model_path
+from ase_hmlp.parallel import check_backend
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.cache import cached, write_whole
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
@@ -114,7 +115,7 @@ def learn_from_config(
     first = _given_model(config, path.parent)
     setup = _setup(config, labeller, training, starts, first)
     # The folder of a run that cannot be is not made.
-    config.explore.run.unordered()
+    check_backend(config.explore.run, "explore.run")
     folder.mkdir(parents=True, exist_ok=True)
     with RecordFile(folder / "journal.jsonl", split_lines) as journal:
         _check_setup(folder / "setup.json", setup)

@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ase_hmlp.simulate.figures import COLOURS, STYLE
+from ase_hmlp.figure_style import STYLE
+from ase_hmlp.simulate.figures import COLOURS
 from ase_hmlp.training.cache import write_whole
 from ase_hmlp.training.learn.config import ExploreSection
 from ase_hmlp.training.learn.refit import Errors
@@ -279,7 +280,7 @@ def _errors(now: Round) -> list[str]:
 
 def _save(figure: Figure, path: Path) -> None:
     # PNG without a date or a version in it: the same round gives the same file.
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    figure.savefig(path, metadata={"Software": None})
 
 
 def _round_figure(rounds: Sequence[Round], findings: Findings) -> Figure:

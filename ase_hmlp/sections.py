@@ -1,0 +1,92 @@
+"""TOML configurations: their sections refuse unknown keys, their errors are one sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ase_hmlp.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """A table of a configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Config = TypeVar("_Config", bound=Section)
+
+
+def read_toml(path, kind: type[_Config]) -> _Config:
+    """Read and check a configuration.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : subclass of Section
+        What the file must describe.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Configuration {path} cannot be read: {error}.") from error
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"Configuration {path} is not TOML: {error}.") from error
+    return validate(settings, kind, f"Configuration {path}")
+
+
+def validate(settings: dict[str, Any], kind: type[_Config], where: str) -> _Config:
+    """Check settings.
+
+    Parameters
+    ----------
+    settings : dict
+    kind : subclass of Section
+        What they must describe.
+    where : str
+        What to call them in messages.
+
+    Raises
+    ------
+    ConfigError
+        Naming `where` and the key.
+    """
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {sentence(error)}.") from error
+
+
+def sentence(error: ValidationError, prefix: str = "") -> str:
+    """What is wrong first, in words.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+    prefix : str
+        Of the keys.
+    """
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    return {
+        "extra_forbidden": f"unknown key {key!r}",
+        "missing": f"missing key {key!r}",
+    }.get(first["type"], f"key {key!r}: {first['msg'].removeprefix('Value error, ')}")
