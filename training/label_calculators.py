@@ -96,6 +96,8 @@ class EspressoSection(Section):
     small_kspacing : the same for cells of up to `small_cell` atoms
     vacuum : directions in which the cell holds an empty slab at least this wide (Å) need no
         k-points; a cell with three such directions gets the Gamma point alone, any other never
+    kpts : one mesh for every frame in place of the three above, so that the energy of a cell that
+        changes its shape has no jumps
     threads : OMP_NUM_THREADS of each pw.x; two serial jobs beat one on two threads
     input_data : pw.x variables to add to or put in place of the recipe's, without namelists
     """
@@ -108,6 +110,7 @@ class EspressoSection(Section):
     small_kspacing: PositiveFloat = 0.05
     small_cell: int = Field(8, ge=0)
     vacuum: PositiveFloat = 5.0
+    kpts: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     threads: PositiveInt = 1
     input_data: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
@@ -148,6 +151,8 @@ class EspressoSection(Section):
             "input_data": RECIPE | {k.lower(): v for k, v in self.input_data.items()},
             "kspacing": [self.kspacing, self.small_kspacing, self.small_cell, self.vacuum],
         }
+        if self.kpts:
+            settings["kspacing"] = list(self.kpts)
         return Labeller(_digest(settings), _Espresso(self, str(folder), sha256))
 
 
@@ -162,7 +167,7 @@ class _Espresso:
         if set(atoms.symbols) != {"H"}:
             raise DataError("the pseudopotential is for hydrogen only")
         spacing = section.kspacing if len(atoms) > section.small_cell else section.small_kspacing
-        mesh = k_mesh(atoms, spacing, section.vacuum)
+        mesh = list(section.kpts) if section.kpts else k_mesh(atoms, spacing, section.vacuum)
         variables = RECIPE | {k.lower(): v for k, v in section.input_data.items()}
         # By env: workers may be threads, and the process's own environment is not ours to change.
         # Open MPI refuses root, as in a container, unless told twice.
