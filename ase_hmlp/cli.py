@@ -417,6 +417,56 @@ def _pair(mae: float, rmse: float, digits: int) -> str:
 
 @main.command()
 @click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="hmlp-compare",
+    show_default=True,
+    help="Folder for tables and pictures.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier comparison in the folder.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Other DFT results of generate_fidelity.py than the package's own.",
+)
+@_debug
+def compare(model, output, overwrite, reference):
+    """Compare MODEL (a shipped name or a file) with DFT in what is derived from energies.
+
+    Bond and frequency of the molecule, energy curves of two molecules, static pressure, enthalpies
+    and phonons of crystals. No DFT runs: its results come with the package.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from ase_hmlp.training.fidelity.compare import compare as compare_with_dft
+    from ase_hmlp.training.fidelity.report import cells, check_folder, write_report
+
+    folder = check_folder(output, overwrite)
+    with _TrainingProgress(Console(stderr=True)) as progress:
+        result = compare_with_dft(model, reference, progress)
+    report = write_report(result, folder)
+    table = Table(title=f"{result.model} against DFT", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("quantity", "DFT", "model", "difference", "bar", ""):
+        table.add_column(name, justify="left" if name in ("quantity", "") else "right")
+    for before, row in zip([None, *result.rows], result.rows, strict=False):
+        if before is not None and before.kind != row.kind:
+            table.add_section()
+        table.add_row(*cells(row), style=None if row.met else "bold")
+    console = Console()
+    console.print(table)
+    for text in result.remarks:
+        console.print(text, markup=False)
+    met = len(result.rows) - len(result.missed)
+    console.print(f"{met} of {len(result.rows)} quantities are within their bars.")
+    console.print(f"Tables and pictures: {report}", soft_wrap=True, markup=False)
+
+
+@main.command()
+@click.argument("model")
 @_debug
 def info(model):
     """Print what MODEL (a shipped name or a file) was trained on, its domain and its errors."""

@@ -29,11 +29,11 @@ from ase_hmlp.training.fidelity.crystals import (
 )
 from ase_hmlp.training.fidelity.molecules import (
     Curve,
+    alone,
     crossing,
     dft_curve,
     model_curve,
     molecule_equilibrium,
-    with_model,
 )
 from ase_hmlp.training.fidelity.reference import (
     ARRANGEMENTS,
@@ -258,7 +258,8 @@ class _Work:
         dft = molecule_equilibrium(frames)
         own = NAN, NAN
         with self._attempt("Isolated molecule"):
-            own = molecule_equilibrium([with_model(atoms, self.model) for atoms in frames])
+            calculator = self._calculator(frames[0])
+            own = molecule_equilibrium([alone(atoms, calculator) for atoms in frames])
         self._row("bond length", "bond length of the molecule", "Å", dft[0], own[0])
         self._row("frequency", "harmonic frequency of the molecule", "1/cm", dft[1], own[1])
         self._report(stage, 1, 1)
@@ -274,7 +275,7 @@ class _Work:
                 own[name] = model_curve(dimers[name], self.model)
                 shortest = own[name].separation[0]
                 if shortest > dimers[name][0].info["separation"]:
-                    self._remark(f"Arrangement {name}: refused by the model below {shortest:g} Å.")
+                    self._remark(f"Arrangement {name}: the model refuses less than {shortest:g} Å.")
         self._report(stage, len(names), len(names))
         dft = {name: dft_curve(dimers[name]) for name in names}
         at = crossing(dft["T"], dft["X"])
@@ -292,12 +293,12 @@ class _Work:
     def _two_molecules(self, dimer: Atoms) -> tuple[float, float]:
         """Energies (eV) of two single molecules with the bond length of a dimer."""
         frames = self.reference.molecule
-        first = bonds(dimer)[0]
-        length = dimer.get_distance(*first, mic=True)
+        i, j = bonds(dimer)[0]
+        length = dimer.get_distance(i, j, mic=True)
         lengths = [atoms.get_distance(0, 1, mic=True) for atoms in frames]
         energies = [atoms.get_potential_energy() for atoms in frames]
         fit = np.polynomial.Polynomial.fit(lengths, energies, min(5, len(frames) - 1))
-        single = with_model(frames[0], self.model)
+        single = alone(frames[0], self._calculator(frames[0]))
         single.set_distance(0, 1, length, fix=0.5, mic=True)
         own = NAN
         with self._attempt("Isolated molecule"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from ase.units import GPa
 from scipy.interpolate import CubicSpline
 
 from ase_hmlp.training.fidelity.crystals import pressure
 from ase_hmlp.training.fidelity.molecules import crossing, dft_curve, difference
-from ase_hmlp.training.fidelity.reference import CRYSTAL, PHASES, Reference
+from ase_hmlp.training.fidelity.reference import CRYSTAL, PHASES, Reference, arrangement
 
 
 def convergence_lines(reference: Reference) -> list[str]:
@@ -29,12 +30,11 @@ def _crossing_lines(reference: Reference) -> list[str]:
     usual = difference(t, x)
     spline = CubicSpline(usual.separation, usual.energy)
     slope = float(spline(at, 1))
-    for check in _checks(reference, "arrangement"):
+    for check in _checks(reference, "axes"):
         chosen = [atoms for atoms in reference.convergence if atoms.info["check"] == check]
         chosen.sort(key=lambda atoms: atoms.info["separation"])
         curves = [
-            dft_curve([atoms for atoms in chosen if atoms.info["arrangement"] == name])
-            for name in "TX"
+            dft_curve([atoms for atoms in chosen if arrangement(atoms) == name]) for name in "TX"
         ]
         other = difference(*curves)
         if not len(other.separation):
@@ -96,8 +96,6 @@ def _pulay_line(reference: Reference) -> list[str]:
         return []
     v = np.array([a.get_volume() / len(a) for a in atoms])
     e = np.array([a.get_potential_energy() / len(a) for a in atoms])
-    from ase.units import GPa
-
     # Smoother than against the volume: the energy is nearly a power of it.
     spline = CubicSpline(np.log(v), e)
     slope = -spline(np.log(v), 1) / v / GPa

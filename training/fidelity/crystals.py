@@ -148,8 +148,9 @@ def modes(atoms: Atoms, displaced: list[Atoms]) -> Modes:
     phonon.dataset = {"natom": len(atoms), "first_atoms": first_atoms}
     phonon.produce_force_constants(show_drift=False)
     phonon.symmetrize_force_constants()
-    frequencies, vectors = phonon.get_frequencies_with_eigenvectors([0.0, 0.0, 0.0])
-    return Modes(np.asarray(frequencies) * _PER_CM, np.asarray(vectors))
+    phonon.run_qpoints([[0.0, 0.0, 0.0]], with_eigenvectors=True)
+    gamma = phonon.qpoints
+    return Modes(gamma.frequencies[0] * _PER_CM, gamma.eigenvectors[0])
 
 
 def _phonopy(atoms: Atoms):

@@ -75,10 +75,11 @@ def molecule_equilibrium(frames: list[Atoms]) -> tuple[float, float]:
     return equilibrium(lengths, forces, float(frames[0].get_masses()[0]))
 
 
-def with_model(atoms: Atoms, model: Model) -> Atoms:
-    """Copy a frame of the reference, with a model for calculator and the same bonds."""
+def alone(atoms: Atoms, calculator: HMLP) -> Atoms:
+    """Copy one or two molecules out of DFT's box, and give them a calculator."""
     copy = atoms.copy()
-    copy.calc = HMLP(model, bonds=bonds(atoms))
+    copy.pbc = False
+    copy.calc = calculator
     return copy
 
 
@@ -121,22 +122,32 @@ def model_curve(frames: list[Atoms], model: Model, step: float = FINE) -> Curve:
     Curve
         Without the separations at which the model refuses to answer, where the contact is too
         short for it.
+
+    Raises
+    ------
+    DomainError
+        If that is all of them.
     """
+    calculator = HMLP(model, bonds=bonds(frames[0]))
     given = np.array([atoms.info["separation"] for atoms in frames], dtype=float)
     grid = np.arange(given[0], given[-1] + step / 2, step)
     separations, energies = [], []
+    refused: DomainError | None = None
     for r in np.unique(np.concatenate([given, grid]).round(6)):
         nearest = int(np.abs(given - r).argmin())
-        atoms = with_model(frames[nearest], model)
+        atoms = alone(frames[nearest], calculator)
         pairs = bonds(atoms)
         direction = atoms.positions[pairs[1]].mean(axis=0) - atoms.positions[pairs[0]].mean(axis=0)
         direction /= np.linalg.norm(direction)
         atoms.positions[pairs[1]] += (r - given[nearest]) * direction
         try:
             energies.append(atoms.get_potential_energy())
-        except DomainError:
+        except DomainError as error:
+            refused = error
             continue
         separations.append(r)
+    if refused is not None and not separations:
+        raise refused
     return Curve(np.array(separations), np.array(energies))
 
 

@@ -1,5 +1,4 @@
-"""The DFT results that models are compared with, as `training/data/generate_fidelity.py` left them.
-"""
+"""The DFT results that models are compared with, as `training/data/generate_fidelity.py` left them."""
 
 from __future__ import annotations
 
@@ -25,13 +24,14 @@ PRESSURES = (60.0, 100.0, 150.0)
 #: The crystal of which there are P(V), at every pressure it was relaxed at, and phonons.
 CRYSTAL = "P21c-8"
 
-#: Arrangements of two molecules, the separation along z: axes of the first and the second one.
+#: Arrangements of two molecules, the separation along z: axes of the first and the second one,
+#: as frames have them (a T alone would be read as true).
 ARRANGEMENTS = {"H": "xx", "X": "xy", "T": "xz", "L": "zz"}
 
 #: What each group of frames must say in its ``info``.
 _KEYS = {
     "molecule": ("bond",),
-    "dimer": ("arrangement", "separation"),
+    "dimer": ("axes", "separation"),
     "relaxed": ("phase", "pressure_GPa"),
     "phonon": ("phase", "pressure_GPa"),
     "convergence": ("check",),
@@ -76,6 +76,21 @@ def bonds(atoms: Atoms) -> np.ndarray:
     return np.column_stack([first, partner[first]])
 
 
+def arrangement(atoms: Atoms) -> str:
+    """Name of the arrangement of two molecules, from ``info["axes"]``.
+
+    Raises
+    ------
+    DataError
+        If it is none of `ARRANGEMENTS`.
+    """
+    axes = atoms.info["axes"]
+    for name, known in ARRANGEMENTS.items():
+        if axes == known:
+            return name
+    raise DataError(f"Axes of two molecules are {', '.join(ARRANGEMENTS.values())}, not {axes!r}.")
+
+
 def read_reference(path=None) -> Reference:
     """Read and check DFT results.
 
@@ -111,7 +126,7 @@ def read_reference(path=None) -> Reference:
     molecule = sorted(groups["molecule"], key=lambda atoms: atoms.get_distance(0, 1))
     dimers: dict[str, list[Atoms]] = {}
     for atoms in sorted(groups["dimer"], key=lambda atoms: atoms.info["separation"]):
-        dimers.setdefault(str(atoms.info["arrangement"]), []).append(atoms)
+        dimers.setdefault(arrangement(atoms), []).append(atoms)
     relaxed: dict[str, dict[float, Atoms]] = {}
     for atoms in sorted(groups["relaxed"], key=lambda atoms: atoms.info["pressure_GPa"]):
         of_phase = relaxed.setdefault(str(atoms.info["phase"]), {})
