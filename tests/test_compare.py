@@ -147,10 +147,7 @@ def test_a_model_agrees_with_itself(itself):
         # Positions of the reference file have 8 digits; structures are relaxed to 1e-3 eV/Å,
         # 1e-5 Å at the 100 eV/Å² of a bond and 1e-3 Å at the 1 eV/Å² of a libration, which
         # moves a frequency by per mille.
-        limit = {"crossing": 0.002, "pressure": 0.02, "enthalpy": 0.02, "phonon": 0.5}.get(
-            row.kind, 1e-4
-        )
-        assert abs(row.difference) < limit, row
+        assert abs(row.difference) < limits.get(row.kind, 1e-4), row
     assert len(itself.modes) == 3 * 8 - 3
     assert itself.modes[:, 2].min() > 0.98
 

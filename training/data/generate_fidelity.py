@@ -285,7 +285,7 @@ def build(laboratory, model, report):
     for k, atoms in enumerate(displaced_cells(crystal)):
         settings = {"kpts": meshes(CRYSTAL)[1], "input_data": TIGHT}
         yield frame(f"phonon/{k}", "phonon", atoms, phase=CRYSTAL, pressure_GPa=100.0, **settings)
-    for name, separation in [(name, r) for name in ARRANGEMENTS for r in SEPARATIONS[name]]:
+    for name, separation in [(key, r) for key in ARRANGEMENTS for r in SEPARATIONS[key]]:
         what = {"axes": ARRANGEMENTS[name], "separation": separation}
         source = f"dimer/{name}/{separation:g}"
         yield frame(source, "dimer", dimer(name, separation), pairs, **what)
@@ -299,7 +299,8 @@ def build(laboratory, model, report):
             yield frame(
                 source, "convergence", atoms, pairs, input_data=input_data, check=check, **what
             )
-    for name, (coarse, _, dense) in ((name, meshes(name)) for name in PHASES):
+    for name in PHASES:
+        coarse, _, dense = meshes(name)
         atoms, what = relaxed[name][100.0], {"phase": name, "pressure_GPa": 100.0}
         for check, kpts, input_data in (
             ("relaxation mesh", coarse, {}),

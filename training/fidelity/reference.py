@@ -1,4 +1,4 @@
-"""The DFT results that models are compared with, as `training/data/generate_fidelity.py` left them."""
+"""The DFT results that models are compared with: output of ``data/generate_fidelity.py``."""
 
 from __future__ import annotations
 
