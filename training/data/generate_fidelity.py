@@ -73,6 +73,8 @@ DIMER_BOX = (8.0, 8.0, 13.0)
 LARGE_BOX = (11.0, 11.0, 16.0)
 CHECKED_SEPARATIONS = (2.0, 2.2, 2.4)
 
+# Every phase is relaxed here first; phonons and checks belong to it.
+REFERENCE = 100.0  # GPa
 EQUATION_OF_STATE = (25.0, 35.0, 45.0, 60.0, 80.0, 100.0, 150.0, 215.0)
 # k-spacing of relaxations, of labels and of their check, 1/Å without 2 pi.
 RELAXATION, LABELS, DENSE = 0.08, 0.06, 0.045
@@ -198,7 +200,7 @@ def shifted(atoms, start, end):
 
 
 def relaxed_by_dft(laboratory, name, pressures, model, report):
-    """Relax a phase: at 100 GPa first, then from there, as the model's own relaxation moves.
+    """Relax a phase: at `REFERENCE` first, then from there, as the model's own relaxation moves.
 
     Parameters
     ----------
@@ -219,18 +221,17 @@ def relaxed_by_dft(laboratory, name, pressures, model, report):
         guess = curvature_of(atoms, pressure)
         return relax(atoms, pressure, 1e-3, 0.02, curvature=guess).atoms
 
-    reference = 100.0
-    models = {reference: by_model(published(name), reference)}
+    models = {REFERENCE: by_model(published(name), REFERENCE)}
     for side in (1, -1):  # outwards, each from the one before
-        before = reference
+        before = REFERENCE
         for pressure in sorted(pressures, key=lambda p: side * p):
-            if side * pressure > side * reference:
+            if side * pressure > side * REFERENCE:
                 models[pressure] = by_model(models[before], pressure)
                 before = pressure
     result = {}
-    for pressure in sorted(pressures, key=lambda p: abs(p - reference)):
-        if pressure == reference:
-            start = in_space_group(models[reference])
+    for pressure in sorted(pressures, key=lambda p: abs(p - REFERENCE)):
+        if pressure == REFERENCE:
+            start = in_space_group(models[REFERENCE])
         else:
             nearest = min(result, key=lambda p: abs(p - pressure))
             start = shifted(result[nearest], models[nearest], models[pressure])
@@ -247,76 +248,135 @@ def relaxed_by_dft(laboratory, name, pressures, model, report):
     return result
 
 
+class Recorder:
+    """Labels structures and says in their ``info`` what they are.
+
+    Parameters
+    ----------
+    laboratory : Laboratory
+    report : callable, given a line
+    """
+
+    def __init__(self, laboratory, report):
+        self.laboratory, self.report = laboratory, report
+
+    def frame(self, source, group, atoms, kpts=None, input_data=None, **info):
+        """Label one structure.
+
+        Parameters
+        ----------
+        source, group : str
+        atoms : ase.Atoms
+        kpts, input_data
+            As `Laboratory.label` takes them.
+        **info
+            What else to say.
+
+        Returns
+        -------
+        ase.Atoms
+            With a calculator that holds the labels, and the array ``partner``.
+        """
+        labelled = self.laboratory.label(atoms, kpts, **(input_data or {}))
+        kept = {key: labelled.info[key] for key in ("label", "cpu_seconds")}
+        frame = labelled.copy()
+        frame.calc = labelled.calc
+        frame.info = {"group": group, "source": f"fidelity/{source}", **info, **kept}
+        if group in ("relaxed", "phonon") or "phase" in info:
+            pairs = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
+        else:  # as they were built: contacts may be shorter than bonds
+            pairs = np.arange(len(atoms)).reshape(-1, 2)
+        partner = np.empty(len(atoms), int)
+        partner[pairs[:, 0]], partner[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
+        frame.set_array("partner", partner)
+        self.report(f"{source}: {kept['cpu_seconds']:.1f} s")
+        return frame
+
+
+def molecule_frames(recorder):
+    """Label the molecule at several bond lengths."""
+    for k, bond in enumerate(BONDS):
+        yield recorder.frame(f"molecule/{k}", "molecule", molecule(bond), bond=bond)
+
+
+def dimer_frames(recorder):
+    """Label pairs of molecules."""
+    for name, separations in SEPARATIONS.items():
+        for r in separations:
+            what = {"axes": ARRANGEMENTS[name], "separation": r}
+            yield recorder.frame(f"dimer/{name}/{r:g}", "dimer", dimer(name, r), **what)
+
+
+def crystal_frames(recorder, name, relaxed):
+    """Label a phase, relaxed, on the mesh of the labels."""
+    for pressure, atoms in sorted(relaxed.items()):
+        what = {"phase": name, "pressure_GPa": pressure, "kpts": meshes(name)[1]}
+        yield recorder.frame(f"relaxed/{name}/{pressure:g}", "relaxed", atoms, **what)
+
+
+def phonon_frames(recorder, relaxed):
+    """Label a crystal with one atom displaced."""
+    for k, atoms in enumerate(displaced_cells(relaxed)):
+        settings = {"kpts": meshes(CRYSTAL)[1], "input_data": TIGHT}
+        what = {"phase": CRYSTAL, "pressure_GPa": REFERENCE, **settings}
+        yield recorder.frame(f"phonon/{k}", "phonon", atoms, **what)
+
+
+def dimer_checks(recorder):
+    """Label pairs near the crossing in a larger box, and at a higher cutoff."""
+    for r, name in itertools.product(CHECKED_SEPARATIONS, "XT"):
+        for check, box, settings in (
+            ("large box", LARGE_BOX, {}),
+            ("80 Ry", DIMER_BOX, HIGH_CUTOFF),
+        ):
+            what = {"check": check, "axes": ARRANGEMENTS[name], "separation": r}
+            source, atoms = f"dimer/{name}/{r:g}/{check}", dimer(name, r, box)
+            yield recorder.frame(source, "convergence", atoms, input_data=settings, **what)
+
+
+def crystal_checks(recorder, relaxed):
+    """Label the phases on other meshes, and at a higher cutoff."""
+    for name in PHASES:
+        coarse, _, dense = meshes(name)
+        for check, kpts, settings in (
+            ("relaxation mesh", coarse, {}),
+            ("relaxation mesh, 80 Ry", coarse, HIGH_CUTOFF),
+            ("dense mesh", dense, {}),
+        ):
+            what = {"check": check, "phase": name, "pressure_GPa": REFERENCE}
+            settings = {"kpts": kpts, "input_data": settings}
+            source, atoms = f"relaxed/{name}/{REFERENCE:g}/{check}", relaxed[name][REFERENCE]
+            yield recorder.frame(source, "convergence", atoms, **settings, **what)
+
+
 def build(laboratory, model, report):
     """Compute everything.
+
+    Parameters
+    ----------
+    laboratory : Laboratory
+    model : ase calculator
+        Where relaxations start from.
+    report : callable, given a line
 
     Yields
     ------
     ase.Atoms
         Labelled, with ``info`` that says what it is.
     """
-
-    def frame(source, group, atoms, molecules=None, kpts=None, input_data=None, **info):
-        labelled = laboratory.label(atoms, kpts, **(input_data or {}))
-        kept = {key: labelled.info[key] for key in ("label", "cpu_seconds")}
-        labelled, calculator = labelled.copy(), labelled.calc  # a copy has none
-        labelled.calc = calculator
-        labelled.info = {"group": group, "source": f"fidelity/{source}", **info, **kept}
-        if molecules is None:
-            molecules = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
-        partner = np.empty(len(atoms), int)
-        partner[molecules[:, 0]], partner[molecules[:, 1]] = molecules[:, 1], molecules[:, 0]
-        labelled.set_array("partner", partner)
-        report(f"{source}: {kept['cpu_seconds']:.1f} s")
-        return labelled
-
-    pairs = np.array([[0, 1], [2, 3]])
-    for k, bond in enumerate(BONDS):
-        yield frame(f"molecule/{k}", "molecule", molecule(bond), pairs[:1], bond=bond)
+    recorder = Recorder(laboratory, report)
+    yield from molecule_frames(recorder)
+    yield from dimer_frames(recorder)
     relaxed = {}
-    for name in PHASES:
+    # First the one that most hangs on.
+    for name in sorted(PHASES, key=lambda name: name != CRYSTAL):
         pressures = EQUATION_OF_STATE if name == CRYSTAL else PRESSURES
         relaxed[name] = relaxed_by_dft(laboratory, name, pressures, model, report)
-        for pressure in sorted(pressures):
-            source, atoms = f"relaxed/{name}/{pressure:g}", relaxed[name][pressure]
-            what = {"phase": name, "pressure_GPa": pressure}
-            yield frame(source, "relaxed", atoms, kpts=meshes(name)[1], **what)
-    crystal = relaxed[CRYSTAL][100.0]
-    for k, atoms in enumerate(displaced_cells(crystal)):
-        settings = {"kpts": meshes(CRYSTAL)[1], "input_data": TIGHT}
-        yield frame(f"phonon/{k}", "phonon", atoms, phase=CRYSTAL, pressure_GPa=100.0, **settings)
-    for name, separation in [(key, r) for key in ARRANGEMENTS for r in SEPARATIONS[key]]:
-        what = {"axes": ARRANGEMENTS[name], "separation": separation}
-        source = f"dimer/{name}/{separation:g}"
-        yield frame(source, "dimer", dimer(name, separation), pairs, **what)
-    for separation, name in itertools.product(CHECKED_SEPARATIONS, "XT"):
-        what = {"axes": ARRANGEMENTS[name], "separation": separation}
-        for check, box, input_data in (
-            ("large box", LARGE_BOX, {}),
-            ("80 Ry", DIMER_BOX, HIGH_CUTOFF),
-        ):
-            atoms, source = dimer(name, separation, box), f"dimer/{name}/{separation:g}/{check}"
-            yield frame(
-                source, "convergence", atoms, pairs, input_data=input_data, check=check, **what
-            )
-    for name in PHASES:
-        coarse, _, dense = meshes(name)
-        atoms, what = relaxed[name][100.0], {"phase": name, "pressure_GPa": 100.0}
-        for check, kpts, input_data in (
-            ("relaxation mesh", coarse, {}),
-            ("relaxation mesh, 80 Ry", coarse, HIGH_CUTOFF),
-            ("dense mesh", dense, {}),
-        ):
-            source = f"relaxed/{name}/100/{check}"
-            yield frame(
-                source,
-                "convergence",
-                atoms,
-                kpts=kpts,
-                input_data=input_data,
-                check=check,
-                **what,
-            )
+        yield from crystal_frames(recorder, name, relaxed[name])
+        if name == CRYSTAL:
+            yield from phonon_frames(recorder, relaxed[name][REFERENCE])
+    yield from dimer_checks(recorder)
+    yield from crystal_checks(recorder, relaxed)
 
 
 def main():

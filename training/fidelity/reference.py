@@ -16,7 +16,7 @@ from ase_hmlp.training.frames import frame_from_atoms, iterate_structures
 FILE = "h2-pbe-fidelity.extxyz.xz"
 
 #: Crystals whose enthalpies are compared, the one the others are measured from first.
-PHASES = ("P63m-16", "P21c-8", "P21c-24-a", "P21c-24-b", "P6122-36")
+PHASES = ("P63m-16", "P21c-8", "P6122-36", "P21c-24-a", "P21c-24-b")
 
 #: Where they are, GPa.
 PRESSURES = (60.0, 100.0, 150.0)
