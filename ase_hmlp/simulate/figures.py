@@ -6,8 +6,6 @@ a returned figure by itself.
 
 from __future__ import annotations
 
-import functools
-
 import matplotlib
 import numpy as np
 from ase import Atoms, units
@@ -15,6 +13,7 @@ from ase.geometry.rdf import get_rdf
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from ase_hmlp.figure_style import styled
 from ase_hmlp.molecules import bond_shifts
 from ase_hmlp.simulate.averages import drift
 from ase_hmlp.simulate.build import thickness
@@ -32,31 +31,6 @@ COLOURS = {
     "total": "#222222",
     "static": "#9aa5b1",
 }
-
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 150,
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e8eb",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.2,
-}
-
-
-def _styled(draw):
-    @functools.wraps(draw)
-    def styled(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
 
 
 def _running_mean(values, width):
@@ -83,7 +57,7 @@ def _axes(figure, axes):
     return figure
 
 
-@_styled
+@styled
 def timeline(log, pressure: float) -> Figure:
     """Temperature, pressure, volume and alignment against time.
 
@@ -135,7 +109,7 @@ def bonds(atoms: Atoms, molecules) -> tuple[np.ndarray, np.ndarray]:
     return positions[molecules[:, 0]] + 0.5 * vectors, vectors
 
 
-@_styled
+@styled
 def molecules(frames: list[Atoms], relaxed: Atoms, pairs) -> Figure:
     """Bond lengths, and how far molecular centres are from one another.
 
@@ -189,7 +163,7 @@ def molecules(frames: list[Atoms], relaxed: Atoms, pairs) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def levels(log) -> Figure:
     """Where the heat goes: potential energy by level of the hierarchy.
 
@@ -227,7 +201,7 @@ def levels(log) -> Figure:
     return _axes(figure, axis)
 
 
-@_styled
+@styled
 def conservation(log) -> Figure:
     """Draw what the integrator should keep constant, beside what flows through it.
 
@@ -260,7 +234,7 @@ def conservation(log) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def crystal(relaxed: Atoms, last: Atoms, pairs, labels=("relaxed", "last frame")) -> Figure:
     """Molecules seen along the third cell vector, coloured by how far they lean towards it.
 
