@@ -425,6 +425,8 @@ def test_command_refuses_with_a_sentence(tmp_path, arguments, words):
 
 @pytest.fixture(scope="module")
 def shipped():
+    if not (Path(__file__).parents[1] / "training" / "data" / FILE).exists():
+        pytest.skip("the DFT results are not all there yet: training/data/generate_fidelity.py")
     return read_reference()
 
 
