@@ -10,7 +10,7 @@ from ase.io import write
 from toy_calculator import SlowToy
 from toy_models import hcp
 
-from ase_hmlp.training.sections import tomllib
+from ase_hmlp.sections import tomllib
 
 TESTS = Path(__file__).parent
 

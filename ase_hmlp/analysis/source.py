@@ -126,7 +126,8 @@ class Source:
 
     def _images(self, frames: slice) -> Iterator[Atoms]:
         if self._format != "lammps-dump-text":
-            yield from iread(str(self.path), index=frames)
+            # A name may have an @, which ASE would take for the start of an index.
+            yield from iread(str(self.path), index=frames, do_not_split_by_at_sign=True)
             return
         # ASE's general reader would collect all frames of a dump first.
         with open(str(self.path)) as stream:
