@@ -7,7 +7,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ("neighbor_search", "levels", "geometry", "evaluate", "rows")
+MODULES = ("neighbor_search", "levels", "evaluate", "rows")
 
 # HMLP_BOUNDS_CHECK=1 builds a slow core that checks every index, for hunting errors.
 CHECKED = os.environ.get("HMLP_BOUNDS_CHECK", "0") == "1"

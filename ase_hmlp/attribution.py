@@ -1,6 +1,7 @@
 """Which fingerprints an energy comes from.
 
-A kernel regressor's energy is no sum over fingerprints. It has one exact split that is fair in the
+The pair and orientation levels are sums over fingerprints. The environment level's energy is not,
+but it has one exact split that is fair in the
 sense of Aumann and Shapley (Values of Non-Atomic Games, 1974; "integrated gradients" in machine
 learning): let all fingerprints of a centre grow together from zero, where the molecule is alone and
 the energy of the level is zero, and charge each with the energy that is gained along it,
@@ -8,6 +9,8 @@ the energy of the level is zero, and charge each with the energy that is gained 
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,17 +68,26 @@ def fingerprint_shares(potential: Potential, geometry: Geometry) -> dict[str, di
     Returns
     -------
     dict of dict, eV
-        Of each fingerprint level (``"pair"``, ``"orientation"``), the share of every fingerprint
+        Of each fingerprint level (``"pair"``, ``"orientation"``, ``"environment"``), the share of every fingerprint
         by its name; ``"fp_EQQ"`` is one of the orientation level's.
     """
     out = {}
-    for name in ("pair", "orientation"):
-        level = getattr(potential, name)
+    for level in (potential.pair, potential.orientation):
         if level is None:
             continue
-        v = level.fingerprints(level.basis, geometry)
-        v = v[0] if level.centre == "atom" else v
-        found = shares(level.regressor, v, level.bond_length(geometry), geometry.threads)
-        columns = zip(level.names(level.basis), found.sum(axis=0), strict=True)
-        out[name] = {key: float(value) for key, value in columns if key}
+        key = "pair" if level is potential.pair else "orientation"
+        coefficients = level.coefficients.ravel()
+        found = np.zeros(len(coefficients))
+        for k in np.flatnonzero(coefficients):
+            alone = np.zeros_like(coefficients)
+            alone[k] = coefficients[k]
+            part = replace(level, coefficients=alone.reshape(level.coefficients.shape))
+            only = Potential(0.0, potential.bond, **{key: part})
+            found[k] = only.evaluate(geometry).levels[key]
+        out[key] = dict(zip(level.names, found.tolist(), strict=True))
+    if potential.environment is not None:
+        level = potential.environment
+        v = potential.fingerprints(geometry)
+        found = shares(level.regressor, v, geometry.bond_length, geometry.threads).sum(axis=0)
+        out["environment"] = dict(zip(level.names, found.tolist(), strict=True))
     return out

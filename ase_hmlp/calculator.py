@@ -25,6 +25,7 @@ from ase_hmlp.geometry import Geometry, default_threads
 from ase_hmlp.model_io import Domain, Model, load_model
 from ase_hmlp.molecules import check_molecules, find_molecules
 from ase_hmlp.neighbors import complete_cell, neighbour_list
+from ase_hmlp.potential import Evaluation
 
 #: An atom that moved farther than this (Å) between two calls was moved by hand, not by dynamics
 #: or an optimizer: whatever is bonded is found afresh.
@@ -190,7 +191,7 @@ class HMLP(Calculator):
         return self._model.potential.deviations(self._geometry_of(atoms, "uncertainties"))
 
     def fingerprint_shares(self, atoms=None) -> dict[str, dict[str, float]]:
-        """Energy by fingerprint: which of them the pair and orientation levels' energies come from.
+        """Energy by fingerprint: which of them the energies of the levels come from.
 
         Parameters
         ----------
@@ -248,7 +249,7 @@ class HMLP(Calculator):
         )
         self._check_bonds(geometry)
         evaluation = self._model.potential.evaluate(geometry)
-        self._check_contact(geometry, evaluation)
+        self._check_contact(evaluation)
         if volume and pbc.all():
             self._warn_outside("volume", volume / len(positions), "Å³/atom", "The volume is")
 
@@ -368,7 +369,7 @@ class HMLP(Calculator):
             return self._find(positions, cell, pbc)
         except (BondingError, ContactError):
             # The structure may be a hot one of the same molecules; see the class docstring.
-            lengths = self._model.potential.tracker().update(positions, cell, pbc, kept).axes[:, 3]
+            lengths = self._model.potential.tracker().update(positions, cell, pbc, kept).bond_length
             low, high = self.domain.bond_length
             if lengths.min() < low or lengths.max() > high:
                 raise
@@ -395,7 +396,7 @@ class HMLP(Calculator):
             ) from cause
 
     def _check_bonds(self, geometry: Geometry) -> None:
-        lengths = geometry.axes[:, 3]
+        lengths = geometry.bond_length
         shortest, longest = lengths.min(), lengths.max()
         low, high = self.domain.bond_limits
         for k, outside in ((lengths.argmin(), shortest < low), (lengths.argmax(), longest > high)):
@@ -414,15 +415,11 @@ class HMLP(Calculator):
                 )
                 break
 
-    def _check_contact(self, geometry: Geometry, evaluation) -> None:
+    def _check_contact(self, evaluation: Evaluation) -> None:
         contact = evaluation.shortest_contact
         if contact >= self.domain.contact:
             return
-        i = evaluation.contact_atom
-        first, index, shift_id, shifts = geometry.pairs.args
-        row = slice(first[i], first[i + 1])
-        vectors = geometry.positions[index[row]] + shifts[shift_id[row]] - geometry.positions[i]
-        j = index[row][(vectors**2).sum(axis=1).argmin()]
+        i, j = evaluation.contact_atoms
         image = " (its own image)" if i == j else ""
         who = f"Atoms {i} and {j}{image} of different molecules are {contact:.3f} Å apart; "
         if contact < self.domain.contact_limit:

@@ -7,17 +7,31 @@ Wiebe and Ackland (2020).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cached_property
 
 import numpy as np
 
-from ase_hmlp._core.levels import N_ANGULAR, Table
+from ase_hmlp._core.levels import N_FINGERPRINTS, evaluate_radial
 
 #: Codes of the radial families in the kernel header.
 RADIAL_KINDS = {"gaussian": 0, "damped_sine": 1, "quadrupole": 2, "born_mayer": 3}
 
 #: Orientational invariants of two linear molecules, in the kernel's order.
 ANGULAR_NAMES = ("S000", "S202", "S022", "S220", "S222", "S224", "S404", "S044")
+
+#: What multiplies a radial function of two atoms of molecules stretched by s and s'.
+STRETCH_NAMES = ("", "(s+s')", "ss'", "(s²+s'²)")
+
+#: Invariants of the orientation level; those that change places with the molecules are added up.
+ORIENTATION_NAMES = ("S000", "S202+S022", "S220", "S222", "S224", "S404+S044")
+
+#: Sums over neighbours of invariants of their axes.
+ALIGNED_NAMES = ("S022", "S220", "S222", "S224", "S044")
+
+#: Radial functions of the environment's moments; one more weighs the aligned sums.
+N_DENSITIES = 4
+
+#: A cutoff that is none, Å.
+NEVER = 1e150
 
 #: The angular form of the quadrupole-quadrupole interaction (equation 7).
 QUADRUPOLE_ANGULAR = "S224"
@@ -56,46 +70,46 @@ class RadialFunction:
 
 @dataclass(frozen=True)
 class RadialBasis:
-    """Radial functions that share a cutoff, tabulated together for the kernel.
+    """Radial functions that share a cutoff.
 
     Parameters
     ----------
     functions : tuple of RadialFunction
     cutoff : float
-        Å; every function is multiplied by ``(1 - (r/cutoff)^2)^3``.
+        Separation of the centres of molecules (Å) at which ``(1 - (R/cutoff)^2)^3`` ends what the
+        functions describe, whichever distance they are functions of.
     inner, outer : float
         The distance every function but ``born_mayer`` sees stops changing between `outer` and
         `inner` (Å), so that a regressor is never asked about contacts it has not seen.
-    spacing : float
-        Grid spacing of the table, Å.
     """
 
     functions: tuple[RadialFunction, ...]
     cutoff: float
     inner: float = 0.0
     outer: float = 0.0
-    spacing: float = 0.005
-
-    def __getstate__(self):
-        # The kernel's table has pointers: copies and pickles make their own.
-        return {k: v for k, v in self.__dict__.items() if k != "table"}
-
-    @cached_property
-    def table(self) -> Table:
-        """The kernel's table of these functions."""
-        return Table(
-            [(RADIAL_KINDS[f.kind], f.a, f.b) for f in self.functions],
-            self.cutoff,
-            self.inner,
-            self.outer,
-            self.spacing,
-        )
 
     @property
     def names(self) -> list[str]:
-        """Names of the table's channels; padding channels are empty strings."""
-        names = [f.name for f in self.functions]
-        return names + [""] * (self.table.channels - len(names))
+        """Names of the functions."""
+        return [f.name for f in self.functions]
+
+    def evaluate(self, r, cut: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Values and slopes (n, k) at distances r (n) in Å.
+
+        Parameters
+        ----------
+        r : (n,) array
+        cut : bool
+            Whether r are separations of centres: multiply by the cutoff function.
+        """
+        r = np.ascontiguousarray(r, dtype=float)
+        out = np.empty((2, len(r), len(self.functions)))
+        cutoff = self.cutoff if cut else NEVER
+        for k, f in enumerate(self.functions):
+            out[:, :, k] = evaluate_radial(
+                RADIAL_KINDS[f.kind], f.a, f.b, r, cutoff, self.inner, self.outer
+            )
+        return out[0], out[1]
 
     def to_dict(self) -> dict:
         """Plain numbers and strings, for the model file."""
@@ -107,21 +121,43 @@ class RadialBasis:
         return cls(**{**data, "functions": tuple(RadialFunction(**f) for f in data["functions"])})
 
 
+def pair_names(basis: RadialBasis) -> list[str]:
+    """Names of the pair fingerprints: the stretch term slowest."""
+    return [
+        f"{name}{'*' if term else ''}{term}" for term in STRETCH_NAMES for name in basis.names
+    ]
+
+
 def orientation_names(basis: RadialBasis) -> list[str]:
-    """Names of the orientation fingerprints, in the kernel's order (angular slowest).
+    """Names of the orientation fingerprints: the angular invariant slowest.
 
     The quadrupole-quadrupole fingerprint is called ``fp_EQQ``.
     """
-    names = []
-    for angular in ANGULAR_NAMES:
-        for radial in basis.names:
-            if not radial:
-                names.append("")
-            elif angular == QUADRUPOLE_ANGULAR and radial == "quadrupole":
-                names.append("fp_EQQ")
-            else:
-                names.append(f"{angular}*{radial}")
-    return names
+    return [
+        "fp_EQQ"
+        if angular == QUADRUPOLE_ANGULAR and name == "quadrupole"
+        else f"{angular}*{name}"
+        for angular in ORIENTATION_NAMES
+        for name in basis.names
+    ]
+
+
+def environment_names(basis: RadialBasis) -> list[str]:
+    """Names of the environment fingerprints, in the kernel's order."""
+    *densities, aligned = basis.names
+    products = [
+        (a, b) for n, a in enumerate(densities) for b in densities[n:]
+    ]
+    return [
+        *(f"density {a}" for a in densities),
+        *(f"axial {a}" for a in densities),
+        *(f"{s} {aligned}" for s in ALIGNED_NAMES),
+        *(
+            f"{family} {a},{b}"
+            for family in ("vector", "tensor", "vector-axis", "tensor-axis")
+            for a, b in products
+        ),
+    ]
 
 
 def gaussians(widths) -> tuple[RadialFunction, ...]:
@@ -147,9 +183,4 @@ def born_mayer(decay: float) -> tuple[RadialFunction, ...]:
     return (RadialFunction("born_mayer", float(decay)),)
 
 
-def is_real_channel(names: list[str]) -> np.ndarray:
-    """Mask of the channels that are not padding."""
-    return np.array([bool(n) for n in names])
-
-
-assert len(ANGULAR_NAMES) == N_ANGULAR
+assert 2 * N_DENSITIES + len(ALIGNED_NAMES) + 4 * 10 == N_FINGERPRINTS

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ase_hmlp._core.evaluate import axes_of
 from ase_hmlp.molecules import bond_shifts
 from ase_hmlp.neighbors import NeighbourList, neighbour_list
 
-#: How far (Å) the lists reach beyond the cutoff, so that they outlive many steps.
+#: How far (Å) the list reaches beyond the cutoff, so that it outlives many steps.
 SKIN = 0.4
 
 
@@ -34,21 +33,18 @@ class Geometry:
     positions : (n, 3) Å
     molecules : (m, 2) atom indices
     bonds : (m, 3) Å, from the first atom of each molecule to the second
-    axes : (m, 4), unit vector and length (Å) of each bond
-    centres : (m, 3) Å, bond midpoints (not centres of mass: HD has the same potential as H2)
-    bond_length : (n,) Å, of the molecule each atom is in
-    pairs, centre_pairs : NeighbourList of atoms without their partners, and of centres
+    bond_length : (m,) Å
+    pairs : NeighbourList
+        Of bond midpoints (not centres of mass: HD has the same potential as H2), each pair of
+        molecules once.
     threads : int
     """
 
     positions: np.ndarray
     molecules: np.ndarray
     bonds: np.ndarray
-    axes: np.ndarray
-    centres: np.ndarray
     bond_length: np.ndarray
     pairs: NeighbourList
-    centre_pairs: NeighbourList
     threads: int = 1
 
     @property
@@ -56,27 +52,30 @@ class Geometry:
         """Number of atoms."""
         return len(self.positions)
 
+    @property
+    def axes(self) -> np.ndarray:
+        """Unit vectors (m, 3) along the bonds."""
+        return self.bonds / self.bond_length[:, None]
+
 
 class GeometryTracker:
-    """Turns positions into a `Geometry`, rebuilding neighbour lists only when they may be stale.
+    """Turns positions into a `Geometry`, rebuilding the list of pairs only when it may be stale.
 
     Parameters
     ----------
-    pair_cutoff, centre_cutoff : float, Å
+    cutoff : float, Å, between the centres of molecules
     skin : float, Å
     """
 
-    def __init__(self, pair_cutoff: float, centre_cutoff: float, skin: float = SKIN):
-        self.pair_cutoff = pair_cutoff
-        self.centre_cutoff = centre_cutoff
+    def __init__(self, cutoff: float, skin: float = SKIN):
+        self.cutoff = cutoff
         self.skin = skin
         self.builds = 0
-        # Positions, cell, pbc and molecules the lists were built for.
+        # Positions, cell, pbc and molecules the list was built for.
         self._reference: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
         self._cell: np.ndarray
         self._bond_shifts: np.ndarray
         self._pairs: NeighbourList
-        self._centre_pairs: NeighbourList
 
     def update(self, positions, cell, pbc, molecules, threads: int = 1) -> Geometry:
         """Geometry of the given structure.
@@ -94,29 +93,21 @@ class GeometryTracker:
         if not self._still_valid(positions, cell, pbc, molecules):
             self._rebuild(positions, cell, pbc, molecules)
         elif not np.array_equal(cell, self._cell):
-            # New lists: geometries handed out before keep their own shifts.
+            # A new list: geometries handed out before keep their own shifts.
             self._pairs = self._pairs.strained(cell)
-            self._centre_pairs = self._centre_pairs.strained(cell)
             self._cell = cell
-        a, b = molecules.T
-        bonds = np.ascontiguousarray(positions[b] + self._bond_shifts @ cell - positions[a])
-        axes = axes_of(bonds)
-        bond_length = np.empty(len(positions))
-        bond_length[molecules] = axes[:, 3:]
+        bonds = _bonds(positions, cell, molecules, self._bond_shifts)
         return Geometry(
             positions,
             molecules,
             bonds,
-            axes,
-            np.ascontiguousarray(positions[a] + 0.5 * bonds),
-            bond_length,
+            np.sqrt(np.einsum("ij,ij->i", bonds, bonds)),
             self._pairs,
-            self._centre_pairs,
             threads,
         )
 
     def _still_valid(self, positions, cell, pbc, molecules) -> bool:
-        """Whether no pair can have come within the cutoff that is not in the lists.
+        """Whether no pair can have come within the cutoff that is not in the list.
 
         With the homogeneous part F of the deformation taken out, a pair closes by at most twice
         the largest displacement plus ||F - 1|| times its separation.
@@ -130,33 +121,21 @@ class GeometryTracker:
             or not np.array_equal(molecules, old_molecules)
         ):
             return False
-        reach = max(self.pair_cutoff, self.centre_cutoff) + self.skin
+        reach = self.cutoff + self.skin
         if np.array_equal(cell, old_cell):
             moved, stretch = positions - old_positions, 0.0
         else:
             deformation = np.linalg.solve(old_cell, cell)
             stretch = float(np.linalg.norm(deformation - np.eye(3), 2))
             moved = positions - old_positions @ deformation
-        largest = np.sqrt((moved * moved).sum(axis=1).max())
+        largest = np.sqrt(np.einsum("ij,ij->i", moved, moved).max())
         return bool(2.0 * largest + stretch * reach < self.skin)
 
     def _rebuild(self, positions, cell, pbc, molecules) -> None:
         shifts = bond_shifts(positions, cell, pbc, molecules)
-        a, b = molecules.T
-        centres = positions[a] + 0.5 * (positions[b] + shifts @ cell - positions[a])
-        first, index, shift = neighbour_list(positions, cell, pbc, self.pair_cutoff + self.skin)
-        partner = np.empty(len(positions), dtype=np.intc)
-        own_shift = np.empty((len(positions), 3), dtype=np.intc)
-        partner[a], partner[b], own_shift[a], own_shift[b] = b, a, shifts, -shifts
-        counts = np.diff(first)
-        owner = np.repeat(np.arange(len(positions)), counts)
-        bonded = index == partner[owner]
-        bonded[bonded] = (shift[bonded] == own_shift[owner[bonded]]).all(axis=1)
-        removed = np.bincount(owner[bonded], minlength=len(positions))
-        first = np.concatenate([[0], np.cumsum(counts - removed)]).astype(np.intc)
-        self._pairs = NeighbourList.from_search((first, index[~bonded], shift[~bonded]), cell)
-        self._centre_pairs = NeighbourList.from_search(
-            neighbour_list(centres, cell, pbc, self.centre_cutoff + self.skin), cell
+        centres = positions[molecules[:, 0]] + 0.5 * _bonds(positions, cell, molecules, shifts)
+        self._pairs = NeighbourList.from_search(
+            neighbour_list(centres, cell, pbc, self.cutoff + self.skin, half=True), cell
         )
         self._bond_shifts = shifts
         self._cell = cell
@@ -167,3 +146,11 @@ class GeometryTracker:
             molecules.copy(),
         )
         self.builds += 1
+
+
+def _bonds(positions, cell, molecules, shifts) -> np.ndarray:
+    """Bond vectors (m, 3), Å."""
+    bonds = shifts @ cell
+    bonds += positions[molecules[:, 1]]
+    bonds -= positions[molecules[:, 0]]
+    return bonds

@@ -1,7 +1,7 @@
-"""The three levels of the hierarchy: a fingerprint spec and a regressor each, one contract.
+"""The levels of the hierarchy: a fingerprint specification and coefficients each.
 
-A level adds its energies, forces and virials to an `Accumulator`; the training rows of the same
-level come from `ase_hmlp.training.rows`, through the same kernel.
+What they add up to is evaluated by the core in one go, see `ase_hmlp.potential`; the training rows
+of each level come from `ase_hmlp.training.rows`, through the same kernel.
 """
 
 from __future__ import annotations
@@ -11,27 +11,26 @@ from functools import cached_property
 
 import numpy as np
 
-import ase_hmlp._core.evaluate as evaluate
-from ase_hmlp._core.levels import BondCurve, Machine
-from ase_hmlp._core.rows import kernel_columns, orientation_jacobian, radial_jacobian
-from ase_hmlp.fingerprints import RadialBasis, orientation_names
-from ase_hmlp.geometry import Geometry
+from ase_hmlp._core.levels import BondCurve, Interaction, Machine, evaluate_cutoff
+from ase_hmlp._core.rows import kernel_columns
+from ase_hmlp.fingerprints import (
+    N_DENSITIES,
+    ORIENTATION_NAMES,
+    STRETCH_NAMES,
+    RadialBasis,
+    environment_names,
+    orientation_names,
+    pair_names,
+)
 
 BOND_FORMS = {"polynomial": 0, "morse": 1}
 
+#: Node distances of the kernel's tables, Å; tests hold them to forces within 1e-6.
+ATOM_SPACING, CENTRE_SPACING = 0.005, 0.01
 
-@dataclass
-class Accumulator:
-    """Running sums over levels: per-atom energies (n), forces (n, 3), virials (n, 6 Voigt)."""
-
-    energies: np.ndarray
-    forces: np.ndarray
-    virials: np.ndarray
-
-    @classmethod
-    def zeros(cls, n: int) -> Accumulator:
-        """All zero, for n atoms."""
-        return cls(np.zeros(n), np.zeros((n, 3)), np.zeros((n, 6)))
+#: Atoms of molecules whose centres are within the cutoff are at most this much farther apart (Å):
+#: half the sum of two bonds longer than any model accepts.
+LONGEST = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,14 +163,6 @@ class BondLevel:
         """Energy (eV) and slope (eV/Å) at bond lengths r (Å)."""
         return tuple(self.curve.evaluate(np.ascontiguousarray(np.atleast_1d(r), dtype=float)))
 
-    def add_to(self, out: Accumulator, geometry: Geometry) -> None:
-        """Add energies, forces and virials."""
-        energy, slope = evaluate.bond_terms(self.curve, geometry.axes)
-        out.energies[geometry.molecules] += 0.5 * energy[:, None]
-        de_dbond = slope[:, None] * geometry.axes[:, :3]
-        nothing = np.zeros((len(energy), 6))
-        _share(out, geometry, np.zeros_like(de_dbond), de_dbond, nothing)
-
     def to_dict(self) -> dict:
         """Plain numbers and strings, for the model file."""
         return {
@@ -189,132 +180,141 @@ class BondLevel:
 
 
 @dataclass(frozen=True, eq=False)
-class _FingerprintLevel:
-    """A radial basis and a regressor."""
+class PairLevel:
+    """Level 2: atoms of two molecules, linear in radial fingerprints and in the bonds' stretches.
+
+    ``sum over i, j, k of cutoff(R) q_k(s, s') phi_k(r_ij)`` with ``q = (1, s + s', s s',
+    s^2 + s'^2)``; s is a bond's length less `r0`, held at the ends of [low, high].
+
+    Attributes
+    ----------
+    basis : RadialBasis
+    coefficients : (4, k) array, eV (per Å, per Å²)
+    r0, low, high, margin : float, Å
+        The stretch is smoothly brought to its ends within `margin` of them.
+    """
+
+    basis: RadialBasis
+    coefficients: np.ndarray = field(repr=False)
+    r0: float = 0.75
+    low: float = 0.0
+    high: float = LONGEST
+    margin: float = 0.1
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the fingerprints, in the order of the coefficients."""
+        return pair_names(self.basis)
+
+    def to_dict(self) -> dict:
+        """Plain arrays, numbers and strings, for the model file."""
+        numbers = {name: float(getattr(self, name)) for name in ("r0", "low", "high", "margin")}
+        return {"basis": self.basis.to_dict(), "coefficients": self.coefficients, **numbers}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> PairLevel:
+        """Inverse of `to_dict`."""
+        return cls(**{**data, "basis": RadialBasis.from_dict(data["basis"])})
+
+
+@dataclass(frozen=True, eq=False)
+class OrientationLevel:
+    """Level 3: two molecules' axes, linear in orientation fingerprints, `fp_EQQ` among them.
+
+    ``sum over l, k of c_lk phi_k(R) S_l`` with the invariants of `ORIENTATION_NAMES`.
+
+    Attributes
+    ----------
+    basis : RadialBasis
+    coefficients : (6, k) array, eV
+    """
+
+    basis: RadialBasis
+    coefficients: np.ndarray = field(repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the fingerprints, in the order of the coefficients."""
+        return orientation_names(self.basis)
+
+    def to_dict(self) -> dict:
+        """Plain arrays, numbers and strings, for the model file."""
+        return {"basis": self.basis.to_dict(), "coefficients": self.coefficients}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> OrientationLevel:
+        """Inverse of `to_dict`."""
+        return cls(RadialBasis.from_dict(data["basis"]), data["coefficients"])
+
+
+@dataclass(frozen=True, eq=False)
+class EnvironmentLevel:
+    """Level 4: what all neighbours of a molecule are together, by kernel ridge regression.
+
+    Attributes
+    ----------
+    basis : RadialBasis
+        Four functions weigh the moments of the neighbours' centres, a fifth the sums that see the
+        neighbours' axes; see ``environment_fingerprints`` in the kernel header.
+    regressor : KernelRegressor
+        On the fingerprints of `environment_names`.
+    """
 
     basis: RadialBasis
     regressor: KernelRegressor = field(repr=False)
+
+    def __post_init__(self):
+        if len(self.basis.functions) != N_DENSITIES + 1:
+            raise ValueError(f"the environment has {N_DENSITIES + 1} radial functions")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the fingerprints."""
+        return environment_names(self.basis)
 
     def to_dict(self) -> dict:
         """Plain arrays, numbers and strings, for the model file."""
         return {"basis": self.basis.to_dict(), "regressor": self.regressor.to_dict()}
 
     @classmethod
-    def from_dict(cls, data: dict):
+    def from_dict(cls, data: dict) -> EnvironmentLevel:
         """Inverse of `to_dict`."""
         return cls(
             RadialBasis.from_dict(data["basis"]), KernelRegressor.from_dict(data["regressor"])
         )
 
 
-class PairLevel(_FingerprintLevel):
-    """Level 2: radial fingerprints of each atom over all atoms but its partner."""
+def interaction(
+    pair: PairLevel | None = None,
+    orientation: OrientationLevel | None = None,
+    environment: RadialBasis | None = None,
+) -> Interaction:
+    """The kernel's tables of what two molecules do to each other.
 
-    #: What carries a fingerprint: the regressor's centres.
-    centre = "atom"
-
-    @staticmethod
-    def fingerprints(basis: RadialBasis, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
-        """Fingerprints (n, k) and the shortest contact of each atom (n), Å."""
-        return evaluate.pair_fingerprints(
-            basis.table, geometry.positions, *geometry.pairs.args, geometry.threads
-        )
-
-    @staticmethod
-    def jacobian(basis: RadialBasis, geometry: Geometry) -> np.ndarray:
-        """d(fingerprint)/d(position, strain): (n, k, 3 n + 6)."""
-        return radial_jacobian(basis.table, geometry.positions, *geometry.pairs.args)
-
-    @staticmethod
-    def bond_length(geometry: Geometry) -> np.ndarray:
-        """Length of each centre's bond, Å."""
-        return geometry.bond_length
-
-    @staticmethod
-    def names(basis: RadialBasis) -> list[str]:
-        """Names of the fingerprints; empty for padding."""
-        return basis.names
-
-    def add_to(self, out: Accumulator, geometry: Geometry) -> np.ndarray:
-        """Add energies, forces and virials; return each atom's shortest contact, Å."""
-        v, contact = self.fingerprints(self.basis, geometry)
-        energy, gradient, slope = evaluate.regress(
-            self.regressor.machine, v, geometry.bond_length, geometry.threads
-        )
-        out.energies += energy
-        evaluate.pair_forces(
-            self.basis.table,
-            geometry.positions,
-            *geometry.pairs.args,
-            gradient,
-            geometry.threads,
-            out.forces,
-            out.virials,
-        )
-        de_dbond = slope[geometry.molecules].sum(axis=1)[:, None] * geometry.axes[:, :3]
-        _share(out, geometry, np.zeros_like(de_dbond), de_dbond, np.zeros((len(de_dbond), 6)))
-        return contact
-
-
-class OrientationLevel(_FingerprintLevel):
-    """Level 3: orientation fingerprints of each molecule over neighbouring molecules."""
-
-    #: What carries a fingerprint: the regressor's centres.
-    centre = "molecule"
-
-    @staticmethod
-    def fingerprints(basis: RadialBasis, geometry: Geometry) -> np.ndarray:
-        """Fingerprints (m, 8 k): angular invariant slowest, radial function fastest."""
-        return evaluate.molecule_fingerprints(
-            basis.table,
-            geometry.centres,
-            geometry.axes,
-            *geometry.centre_pairs.args,
-            geometry.threads,
-        )
-
-    @staticmethod
-    def jacobian(basis: RadialBasis, geometry: Geometry) -> np.ndarray:
-        """d(fingerprint)/d(position, strain): (m, 8 k, 3 n + 6)."""
-        return orientation_jacobian(
-            basis.table,
-            geometry.centres,
-            geometry.axes,
-            geometry.molecules,
-            *geometry.centre_pairs.args,
-        )
-
-    @staticmethod
-    def bond_length(geometry: Geometry) -> np.ndarray:
-        """Length of each centre's bond, Å."""
-        return np.ascontiguousarray(geometry.axes[:, 3])
-
-    @staticmethod
-    def names(basis: RadialBasis) -> list[str]:
-        """Names of the fingerprints; empty for padding."""
-        return orientation_names(basis)
-
-    def add_to(self, out: Accumulator, geometry: Geometry) -> None:
-        """Add energies, forces and virials."""
-        w = self.fingerprints(self.basis, geometry)
-        energy, gradient, slope = evaluate.regress(
-            self.regressor.machine, w, self.bond_length(geometry), geometry.threads
-        )
-        out.energies[geometry.molecules] += 0.5 * energy[:, None]
-        force, de_dbond, virial = evaluate.molecule_forces(
-            self.basis.table,
-            geometry.centres,
-            geometry.axes,
-            *geometry.centre_pairs.args,
-            gradient,
-            geometry.threads,
-        )
-        de_dbond += slope[:, None] * geometry.axes[:, :3]
-        _share(out, geometry, force, de_dbond, virial)
-
-
-def _share(out: Accumulator, geometry: Geometry, force, de_dbond, virial) -> None:
-    """Share what acts on centres and bonds out to atoms."""
-    evaluate.molecules_to_atoms(
-        geometry.molecules, geometry.bonds, force, de_dbond, virial, out.forces, out.virials
-    )
+    Parameters
+    ----------
+    pair, orientation : level or None
+    environment : RadialBasis or None
+        Of the environment level.
+    """
+    bases = [x.basis for x in (pair, orientation) if x is not None]
+    bases += [environment] if environment is not None else []
+    cutoff = max((basis.cutoff for basis in bases), default=1.0)
+    r = ATOM_SPACING * np.arange(int(np.ceil((cutoff + LONGEST) / ATOM_SPACING)) + 1)
+    atoms = np.zeros((2, len(r), len(STRETCH_NAMES)))
+    separation = CENTRE_SPACING * np.arange(int(np.ceil(cutoff / CENTRE_SPACING - 1e-9)) + 1)
+    # Densities; invariants; weight of the aligned sums; cutoff function of the pair level.
+    centres = np.zeros((2, len(separation), N_DENSITIES + len(ORIENTATION_NAMES) + 2))
+    stretch = 0.75, 0.0, LONGEST, 0.1
+    if pair is not None:
+        atoms[:] = [x @ pair.coefficients.T for x in pair.basis.evaluate(r, cut=False)]
+        centres[:, :, -1] = evaluate_cutoff(separation, pair.basis.cutoff)
+        stretch = pair.r0, pair.low, pair.high, pair.margin
+    if orientation is not None:
+        made = orientation.basis.evaluate(separation, cut=True)
+        centres[:, :, N_DENSITIES:-2] = [x @ orientation.coefficients.T for x in made]
+    if environment is not None:
+        values = np.array(environment.evaluate(separation, cut=True))
+        centres[:, :, :N_DENSITIES] = values[:, :, :N_DENSITIES]
+        centres[:, :, -2] = values[:, :, N_DENSITIES]
+    return Interaction((*atoms, ATOM_SPACING), (*centres, CENTRE_SPACING), cutoff, stretch)

@@ -2,7 +2,7 @@
 
 A model file is one zlib-compressed joblib dump of a plain dict::
 
-    {"format": "ase_hmlp model", "schema": 1, "package_version": str, "name": str,
+    {"format": "ase_hmlp model", "schema": 2, "package_version": str, "name": str,
      "units": {"energy": "eV", "length": "angstrom", "pressure": "GPa"},
      "potential": Potential.to_dict(), "domain": {...}, "training": {...}, "errors": {...}}
 
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_hmlp import __version__
+from ase_hmlp._core.levels import N_FINGERPRINTS
 from ase_hmlp.errors import (
     ForeignModelError,
     ModelFileError,
@@ -32,14 +33,19 @@ from ase_hmlp.errors import (
     TruncatedModelError,
     UnsafeModelError,
 )
-from ase_hmlp.fingerprints import ANGULAR_NAMES, RADIAL_KINDS
+from ase_hmlp.fingerprints import (
+    N_DENSITIES,
+    ORIENTATION_NAMES,
+    RADIAL_KINDS,
+    STRETCH_NAMES,
+)
 from ase_hmlp.levels import BOND_FORMS
 from ase_hmlp.potential import Potential
 
 FORMAT = "ase_hmlp model"
 
 #: Version of the file's layout; raised whenever an older reader would misunderstand a new file.
-SCHEMA = 1
+SCHEMA = 2
 
 UNITS = {"energy": "eV", "length": "angstrom", "pressure": "GPa"}
 
@@ -140,9 +146,9 @@ class Model:
 
     @property
     def has_deviations(self) -> bool:
-        """Whether every regressor has the matrix its predictive variance needs."""
-        levels = [x for x in (self.potential.pair, self.potential.orientation) if x is not None]
-        return all(x.regressor.variance is not None for x in levels)
+        """Whether there is the matrix that predictive variances need."""
+        environment = self.potential.environment
+        return environment is not None and environment.regressor.variance is not None
 
     def __deepcopy__(self, memo):
         # ASE deep-copies calculators; the arrays are megabytes and never change.
@@ -488,16 +494,11 @@ def _model_from_dict(data) -> Model:
         potential = Potential.from_dict(data["potential"])
         # The kernel's own limits: number of fingerprints, channels, coefficients.
         potential.bond.curve  # noqa: B018
-        for level in (potential.pair, potential.orientation):
-            if level is not None:
-                level.basis.table, level.regressor.machine  # noqa: B018
+        potential.interaction  # noqa: B018
+        if potential.environment is not None:
+            potential.environment.regressor.machine  # noqa: B018
     except (ValueError, TypeError) as exc:
         raise _Malformed(str(exc).rstrip(".")) from exc
-    for level, n_angular in ((potential.pair, 1), (potential.orientation, len(ANGULAR_NAMES))):
-        if level is not None:
-            made = n_angular * level.basis.table.channels
-            taken = level.regressor.transform.shape[1]
-            _require(made == taken, f"its basis has {made} fingerprints, its regressor {taken}")
     return Model(
         potential,
         domain,
@@ -509,7 +510,7 @@ def _model_from_dict(data) -> Model:
 
 
 def _check_potential(data: dict) -> None:
-    _keys(data, "e0 bond pair orientation", "potential")
+    _keys(data, "e0 bond pair orientation environment", "potential")
     _number(data["e0"], "e0")
     bond = data["bond"]
     _require(isinstance(bond, dict), "bond is no dict")
@@ -522,28 +523,50 @@ def _check_potential(data: dict) -> None:
         _number(value, "a parameter of the bond")
     _require(0 < bond["r0"], "the bond's r0 is not positive")
     _require(bond["lower"] < bond["upper"], "the bond's lower is not below its upper")
-    for name in ("pair", "orientation"):
+    for name, arrays in (
+        ("pair", "basis coefficients r0 low high margin"),
+        ("orientation", "basis coefficients"),
+        ("environment", "basis regressor"),
+    ):
         level = data[name]
-        if level is not None:
-            _require(isinstance(level, dict), f"{name} is no dict")
-            _keys(level, "basis regressor", name)
-            _require(isinstance(level["basis"], dict), f"{name} has no basis")
+        if level is None:
+            continue
+        _require(isinstance(level, dict), f"{name} is no dict")
+        _keys(level, arrays, name)
+        _require(isinstance(level["basis"], dict), f"{name} has no basis")
+        _check_basis(level["basis"], f"{name} basis")
+        n = len(level["basis"]["functions"])
+        if name == "environment":
+            _require(n == N_DENSITIES + 1, f"{name} basis has {n} functions, not {N_DENSITIES + 1}")
             _require(isinstance(level["regressor"], dict), f"{name} has no regressor")
-            _check_basis(level["basis"], f"{name} basis")
             _check_regressor(level["regressor"], f"{name} regressor")
+            made, taken = N_FINGERPRINTS, level["regressor"]["transform"].shape[1]
+            _require(made == taken, f"there are {made} fingerprints, its regressor has {taken}")
+        else:
+            rows = len(STRETCH_NAMES if name == "pair" else ORIENTATION_NAMES)
+            _check_array(level["coefficients"], f"{name}: coefficients")
+            shape = level["coefficients"].shape
+            _require(shape == (rows, n), f"{name}: coefficients has shape {shape}, not {(rows, n)}")
+    if data["pair"] is not None:
+        low, high, margin = (
+            _number(data["pair"][key], f"pair {key}") for key in ("low", "high", "margin")
+        )
+        _number(data["pair"]["r0"], "pair r0")
+        _require(
+            0 <= low and 0 < margin and low + 2 * margin <= high,
+            "pair: low, high and margin hold no stretch",
+        )
 
 
 def _check_basis(data: dict, where: str) -> None:
-    _keys(data, "functions cutoff inner outer spacing", where)
+    _keys(data, "functions cutoff inner outer", where)
     _require(isinstance(data["functions"], list), f"{where} has no functions")
-    for key in ("cutoff", "inner", "outer", "spacing"):
+    for key in ("cutoff", "inner", "outer"):
         _number(data[key], f"{where} {key}")
     _require(
         0 <= data["inner"] <= data["outer"] < data["cutoff"] <= 50 and data["cutoff"] > 0,
         f"{where}: inner, outer and cutoff are not in ascending order up to 50 Å",
     )
-    # A table of a million nodes is no table, but would fill the memory.
-    _require(1e-4 <= data["spacing"] <= data["cutoff"], f"{where}: spacing is out of range")
     for function in data["functions"]:
         _require(isinstance(function, dict), f"{where}: a function is no dict")
         _keys(function, "kind a b", f"{where} function")
@@ -565,9 +588,7 @@ def _check_regressor(data: dict, where: str) -> None:
         array = data[key]
         if key == "variance" and array is None:
             continue
-        _require(isinstance(array, np.ndarray), f"{where}: {key} is no array")
-        _require(array.dtype.kind == "f", f"{where}: {key} is of type {array.dtype}")
-        _require(np.isfinite(array).all(), f"{where}: {key} is not finite everywhere")
+        _check_array(array, f"{where}: {key}")
     _require(data["transform"].ndim == 2, f"{where}: transform is no matrix")
     _require(data["representatives"].ndim == 2, f"{where}: representatives is no matrix")
     q, k = data["transform"].shape
@@ -587,6 +608,12 @@ def _check_regressor(data: dict, where: str) -> None:
             )
     for key in ("r0", "stretch_width", "prior"):
         _require(_number(data[key], f"{where} {key}") >= 0, f"{where}: {key} is negative")
+
+
+def _check_array(array, where: str) -> None:
+    _require(isinstance(array, np.ndarray), f"{where} is no array")
+    _require(array.dtype.kind == "f", f"{where} is of type {array.dtype}")
+    _require(np.isfinite(array).all(), f"{where} is not finite everywhere")
 
 
 def _require(condition, sentence: str) -> None:

@@ -10,6 +10,10 @@ from ase_hmlp._core.neighbor_search import search
 from ase_hmlp.errors import CellError
 
 
+#: Shifts are numbered without looking which there are up to this many.
+MOST_SHIFTS = 20_000
+
+
 def complete_cell(cell, pbc) -> np.ndarray:
     """Replace non-periodic cell vectors by unit vectors normal to the rest.
 
@@ -37,8 +41,8 @@ def complete_cell(cell, pbc) -> np.ndarray:
     return cell
 
 
-def neighbour_list(positions, cell, pbc, cutoff: float):
-    """All ordered pairs within `cutoff`; see `ase_hmlp._core.neighbor_search.search`."""
+def neighbour_list(positions, cell, pbc, cutoff: float, half: bool = False):
+    """All ordered pairs within `cutoff`, or half of them; see `ase_hmlp._core.neighbor_search.search`."""
     cell = np.ascontiguousarray(cell, dtype=float)
     inverse = np.linalg.inv(cell)
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
@@ -49,12 +53,13 @@ def neighbour_list(positions, cell, pbc, cutoff: float):
         heights,
         pbc,
         cutoff,
+        half,
     )
 
 
 @dataclass
 class NeighbourList:
-    """Full neighbour list in compressed rows.
+    """Neighbour list in compressed rows.
 
     ``points[index[p]] + shifts[shift_id[p]] - points[i]`` for p in ``first[i]:first[i + 1]``.
     """
@@ -75,25 +80,24 @@ class NeighbourList:
         cell : (3, 3) Å
         """
         first, index, shift = found
-        unique = np.zeros((1, 3))
-        shift_id = np.zeros(0, dtype=np.intc)
+        low, span = np.zeros(3, dtype=np.int64), np.ones(3, dtype=np.int64)
         if len(shift):
-            # Shifts are few: encode them as one integer, which sorts much faster than rows.
-            # 64 bits: spans multiply, and atoms never wrapped get far.
-            shift = shift.astype(np.int64)
-            low = shift.min(axis=0)
+            low = shift.min(axis=0).astype(np.int64)
             span = shift.max(axis=0) - low + 1
-            code = (shift - low) @ np.array([span[1] * span[2], span[2], 1])
-            distinct, inverse = np.unique(code, return_inverse=True)
-            unique = np.array(np.unravel_index(distinct, span), dtype=float).T + low
+        if span.prod() <= MOST_SHIFTS:
+            # All there could be: cheaper than finding out which there are.
+            unique = np.indices(span).reshape(3, -1).T + low
+            shift_id = np.empty(len(shift), dtype=np.intc)
+            np.subtract(shift[:, 0], low[0], out=shift_id, casting="unsafe")
+            for c in (1, 2):
+                shift_id *= span[c]
+                shift_id += shift[:, c]
+                shift_id -= low[c]
+        else:  # atoms never wrapped get far
+            unique, inverse = np.unique(shift, axis=0, return_inverse=True)
             shift_id = inverse.astype(np.intc).ravel()
-        return cls(
-            first,
-            index,
-            shift_id,
-            unique,
-            np.ascontiguousarray(unique @ cell),
-        )
+        unique = unique.astype(float)
+        return cls(first, index, shift_id, unique, np.ascontiguousarray(unique @ cell))
 
     def strained(self, cell) -> NeighbourList:
         """The same pairs in a changed cell."""

@@ -1,13 +1,25 @@
-"""The potential: three levels summed. Arrays in, energies, forces and virials out; no ASE."""
+"""The potential: its levels summed. Arrays in, energies, forces and virials out; no ASE."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+import ase_hmlp._core.evaluate as evaluate
+from ase_hmlp._core.levels import Interaction
 from ase_hmlp.geometry import Geometry, GeometryTracker
-from ase_hmlp.levels import Accumulator, BondLevel, OrientationLevel, PairLevel
+from ase_hmlp.levels import (
+    BondLevel,
+    EnvironmentLevel,
+    OrientationLevel,
+    PairLevel,
+    interaction,
+)
+
+#: The levels, in the order they are fitted.
+LEVELS = ("bond", "pair", "orientation", "environment")
 
 
 @dataclass(frozen=True)
@@ -16,12 +28,12 @@ class Evaluation:
 
     Attributes
     ----------
-    energies : (n,) eV, the energy zero included
+    energies : (n,) eV, the energy zero included; a molecule's is shared equally by its atoms
     forces : (n, 3) eV/Å
     virials : (n, 6) eV, dE/dstrain in Voigt order xx yy zz yz xz xy, positive in tension
     levels : dict of float, eV: the energy of each level
-    shortest_contact : float, Å, between atoms of different molecules inside the cutoff
-    contact_atom : int, an atom that has it
+    shortest_contact : float, Å, between atoms of different molecules within the cutoff
+    contact_atoms : (int, int), the two atoms that have it
     """
 
     energies: np.ndarray
@@ -29,12 +41,12 @@ class Evaluation:
     virials: np.ndarray
     levels: dict[str, float]
     shortest_contact: float
-    contact_atom: int
+    contact_atoms: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Potential:
-    """``E = sum U_bond(r) + sum e_pair(V) + sum e_orient(W) + n E0``.
+    """``E = sum U_bond(r) + sum e_pair + sum e_orient + sum e_env(V) + n E0``.
 
     Attributes
     ----------
@@ -42,6 +54,7 @@ class Potential:
     bond : BondLevel
     pair : PairLevel or None
     orientation : OrientationLevel or None
+    environment : EnvironmentLevel or None
         A missing level contributes nothing, as while it is being fitted.
     """
 
@@ -49,78 +62,83 @@ class Potential:
     bond: BondLevel
     pair: PairLevel | None = None
     orientation: OrientationLevel | None = None
+    environment: EnvironmentLevel | None = None
 
-    def tracker(self, **kwargs) -> GeometryTracker:
-        """A geometry tracker with this potential's cutoffs."""
-        pair = self.pair.basis.cutoff if self.pair else 1.0
-        centre = self.orientation.basis.cutoff if self.orientation else 1.0
-        return GeometryTracker(pair, centre, **kwargs)
+    def __getstate__(self):
+        # The kernel's tables have pointers: copies and pickles make their own.
+        return {k: v for k, v in self.__dict__.items() if k != "interaction"}
+
+    @cached_property
+    def interaction(self) -> Interaction:
+        """The kernel's tables of this potential."""
+        environment = self.environment.basis if self.environment else None
+        return interaction(self.pair, self.orientation, environment)
 
     @property
     def cutoff(self) -> float:
-        """Longest distance (Å) over which any two atoms act on each other."""
-        tracker = self.tracker()
-        return max(tracker.pair_cutoff, tracker.centre_cutoff)
+        """Longest separation of centres (Å) at which two molecules act on each other."""
+        return self.interaction.cutoff
+
+    def tracker(self, **kwargs) -> GeometryTracker:
+        """A geometry tracker with this potential's cutoff."""
+        return GeometryTracker(self.cutoff, **kwargs)
 
     def evaluate(self, geometry: Geometry) -> Evaluation:
         """Energies, forces and virials of a structure."""
-        out = Accumulator.zeros(geometry.n_atoms)
-        out.energies += self.e0
-        levels = {"zero": self.e0 * geometry.n_atoms}
-        contact = np.array([np.inf])
-        total = out.energies.sum()
-        for name in ("bond", "pair", "orientation"):
-            level = getattr(self, name)
-            if level is None:
-                continue
-            result = level.add_to(out, geometry)
-            if name == "pair":
-                contact = result
-            total, before = out.energies.sum(), total
-            levels[name] = float(total - before)
+        pairs = geometry.pairs
+        energies, forces, virials, levels, contact = evaluate.evaluate(
+            self.interaction,
+            self.environment.regressor.machine if self.environment else None,
+            self.bond.curve,
+            self._placed(geometry),
+            geometry.molecules,
+            *pairs.args,
+            geometry.threads,
+            self.e0,
+        )
+        present = [name for name in LEVELS if getattr(self, name) is not None]
+        by_level = dict(zip(LEVELS, levels.tolist(), strict=True))
+        distance, entry, molecule, which = contact
+        first = geometry.molecules[molecule, which // 2]
+        # Without any contact there may be no entry at all.
+        near = pairs.index[entry] if np.isfinite(distance) else molecule
         return Evaluation(
-            out.energies,
-            out.forces,
-            out.virials,
-            levels,
-            float(contact.min()),
-            int(contact.argmin()),
+            energies,
+            forces,
+            virials,
+            {"zero": self.e0 * geometry.n_atoms} | {name: by_level[name] for name in present},
+            float(distance),
+            (int(first), int(geometry.molecules[near, which % 2])),
         )
 
-    def deviations(self, geometry: Geometry) -> np.ndarray:
-        """Predicted standard deviation of each atom's energy (n), eV.
+    def fingerprints(self, geometry: Geometry) -> np.ndarray:
+        """Fingerprints (m, k) of the environment level."""
+        return evaluate.fingerprints(
+            self.interaction, self._placed(geometry), *geometry.pairs.args, geometry.threads
+        )[0]
 
-        The pair level's own and half of the molecule's from the orientation level, in quadrature.
-        """
-        variance = np.zeros(geometry.n_atoms)
-        for level in (self.pair, self.orientation):
-            if level is None:
-                continue
-            v = level.fingerprints(level.basis, geometry)
-            v = v[0] if level.centre == "atom" else v
-            sigma = level.regressor.deviation(v, level.bond_length(geometry))
-            if level.centre == "atom":
-                variance += sigma**2
-            else:
-                variance[geometry.molecules] += 0.25 * sigma[:, None] ** 2
-        return np.sqrt(variance)
+    def deviations(self, geometry: Geometry) -> np.ndarray:
+        """Predicted standard deviation of each atom's energy (n), eV: half of its molecule's."""
+        out = np.zeros(geometry.n_atoms)
+        if self.environment is not None:
+            sigma = self.environment.regressor.deviation(
+                self.fingerprints(geometry), geometry.bond_length
+            )
+            out[geometry.molecules] = 0.5 * sigma[:, None]
+        return out
+
+    def _placed(self, geometry: Geometry) -> np.ndarray:
+        return evaluate.place(
+            self.interaction, geometry.positions, geometry.molecules, geometry.bonds
+        )
 
     def to_dict(self) -> dict:
         """Plain arrays, numbers and strings, for the model file."""
-        return {
-            "e0": self.e0,
-            "bond": self.bond.to_dict(),
-            "pair": self.pair.to_dict() if self.pair else None,
-            "orientation": self.orientation.to_dict() if self.orientation else None,
-        }
+        levels = {name: getattr(self, name) for name in LEVELS}
+        return {"e0": self.e0} | {k: v.to_dict() if v else None for k, v in levels.items()}
 
     @classmethod
     def from_dict(cls, data: dict) -> Potential:
         """Inverse of `to_dict`."""
-        pair, orientation = data["pair"], data["orientation"]
-        return cls(
-            data["e0"],
-            BondLevel.from_dict(data["bond"]),
-            PairLevel.from_dict(pair) if pair else None,
-            OrientationLevel.from_dict(orientation) if orientation else None,
-        )
+        kinds = zip(LEVELS, (BondLevel, PairLevel, OrientationLevel, EnvironmentLevel), strict=True)
+        return cls(data["e0"], **{k: t.from_dict(data[k]) if data[k] else None for k, t in kinds})

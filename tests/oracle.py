@@ -70,8 +70,8 @@ def frozen(r, inner, outer):
     return np.where(r >= outer, r, outer - (outer - inner) * (integral(1.0) - integral(t)))
 
 
-def radial(function, basis, r):
-    """One radial function of a basis, the cutoff function included."""
+def radial(function, basis, r, cut=True):
+    """One radial function of a basis, with or without the cutoff function."""
     s = frozen(r, basis.inner, basis.outer)
     if function.kind == "gaussian":
         value = np.exp(-((s / function.a) ** 2))
@@ -83,15 +83,13 @@ def radial(function, basis, r):
         value = np.exp(-np.asarray(r) / function.a)
     else:
         raise ValueError(function.kind)
-    return value * cutoff_function(r, basis.cutoff)
+    return value * cutoff_function(r, basis.cutoff) if cut else value
 
 
-def radial_channels(basis, r):
-    """All functions at distances r (n): (channels, n), padding channels zero."""
-    out = np.zeros((len(basis.names), len(np.atleast_1d(r))))
-    for k, function in enumerate(basis.functions):
-        out[k] = radial(function, basis, np.atleast_1d(r))
-    return out
+def radial_channels(basis, r, cut=True):
+    """All functions at distances r (n): (functions, n)."""
+    r = np.atleast_1d(r)
+    return np.array([radial(function, basis, r, cut) for function in basis.functions])
 
 
 # ---------------------------------------------------------------- orientational invariants
@@ -143,50 +141,105 @@ def bonds(structure):
     return [shortest_image(s.positions, s.cell, s.pbc, a, b) for a, b in s.molecules]
 
 
-def pair_fingerprints(basis, structure):
-    """Radial fingerprints (n, channels) over all atoms but the partner, and how many neighbours."""
-    s = structure
-    own = {}
-    for (a, b), (shift, _) in zip(s.molecules, bonds(s), strict=True):
-        own[a] = (b, shift)
-        own[b] = (a, tuple(-k for k in shift))
-    v, count = np.zeros((len(s), len(basis.names))), np.zeros(len(s), dtype=int)
-    found = [
-        (i, d)
-        for i, j, shift, d in neighbours(s.positions, s.cell, s.pbc, basis.cutoff)
-        if own[i] != (j, shift)
-    ]
-    f = radial_channels(basis, np.array([np.linalg.norm(d) for _, d in found]))
-    for p, (i, _) in enumerate(found):
-        v[i] += f[:, p]
-        count[i] += 1
-    return v, count
+def molecules_of(structure):
+    """Centres (m, 3), unit axes (m, 3) and bond lengths (m)."""
+    vectors = np.array([d for _, d in bonds(structure)])
+    lengths = np.linalg.norm(vectors, axis=1)
+    centres = structure.positions[structure.molecules[:, 0]] + vectors / 2
+    return centres, vectors / lengths[:, None], lengths
 
 
-def orientation_fingerprints(basis, structure, angular_names):
-    """Orientation fingerprints (m, 8 channels), and how many neighbours."""
+def held_stretch(level, length):
+    """Bond length less r0, smoothly brought to its ends."""
+    up = frozen(length, level.low, level.low + level.margin)
+    return -frozen(-up, -level.high, -(level.high - level.margin)) - level.r0
+
+
+def pair_fingerprints(level, structure):
+    """Radial fingerprints of each molecule (m, 4 stretch terms, functions), half of each pair."""
     s = structure
-    vectors = np.array([d for _, d in bonds(s)])
-    centres = s.positions[s.molecules[:, 0]] + vectors / 2
-    axes = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    w = np.zeros((len(axes), len(angular_names), len(basis.names)))
-    count = np.zeros(len(axes), dtype=int)
+    centres, axes, lengths = molecules_of(s)
+    stretch = held_stretch(level, lengths)
+    v = np.zeros((len(axes), 4, len(level.basis.functions)))
+    for i, j, _, d in neighbours(centres, s.cell, s.pbc, level.basis.cutoff):
+        both = (
+            1.0,
+            stretch[i] + stretch[j],
+            stretch[i] * stretch[j],
+            stretch[i] ** 2 + stretch[j] ** 2,
+        )
+        r = [
+            np.linalg.norm(d + b * lengths[j] * axes[j] - a * lengths[i] * axes[i])
+            for a in (-0.5, 0.5)
+            for b in (-0.5, 0.5)
+        ]
+        f = radial_channels(level.basis, np.array(r), cut=False).sum(axis=1)
+        v[i] += 0.5 * np.outer(both, f) * cutoff_function(np.linalg.norm(d), level.basis.cutoff)
+    return v
+
+
+def orientation_fingerprints(basis, structure):
+    """Orientation fingerprints (m, 6, functions), half of each pair."""
+    s = structure
+    centres, axes, _ = molecules_of(s)
+    w = np.zeros((len(axes), 6, len(basis.functions)))
+    for i, j, _, d in neighbours(centres, s.cell, s.pbc, basis.cutoff):
+        r = np.linalg.norm(d)
+        S = angular(axes[i], axes[j], d / r)
+        both = (
+            S["S000"],
+            S["S202"] + S["S022"],
+            S["S220"],
+            S["S222"],
+            S["S224"],
+            S["S404"] + S["S044"],
+        )
+        w[i] += 0.5 * np.outer(both, radial_channels(basis, r)[:, 0])
+    return w
+
+
+def environment_fingerprints(basis, structure):
+    """Fingerprints of each molecule's surroundings (m, 53), and how many neighbours."""
+    s = structure
+    centres, axes, _ = molecules_of(s)
+    out, count = [], np.zeros(len(axes), dtype=int)
     found = neighbours(centres, s.cell, s.pbc, basis.cutoff)
-    distances = np.array([np.linalg.norm(d) for *_, d in found])
-    f = radial_channels(basis, distances)
-    for p, (i, j, _, d) in enumerate(found):
-        by_name = angular(axes[i], axes[j], d / distances[p])
-        for row, name in enumerate(angular_names):
-            w[i, row] += by_name[name] * f[:, p]
-        count[i] += 1
-    return w.reshape(len(axes), -1), count
+    for a, u in enumerate(axes):
+        density, vector = np.zeros(4), np.zeros((4, 3))
+        tensor, aligned = np.zeros((4, 3, 3)), np.zeros(5)
+        for i, j, _, d in found:
+            if i != a:
+                continue
+            count[a] += 1
+            r = np.linalg.norm(d)
+            *h, g = radial_channels(basis, r)[:, 0]
+            h, n = np.array(h), d / r
+            density += h
+            vector += h[:, None] * n
+            tensor += h[:, None, None] * (np.outer(n, n) - np.eye(3) / 3)
+            S = angular(u, axes[j], n)
+            aligned += g * np.array([S[k] for k in ("S022", "S220", "S222", "S224", "S044")])
+        turned, along = tensor @ u, vector @ u
+        upper = np.triu_indices(4)
+        out.append(
+            [
+                *density,
+                *(1.5 * turned @ u),
+                *aligned,
+                *(vector @ vector.T)[upper],
+                *np.einsum("nxy,oxy->no", tensor, tensor)[upper],
+                *np.outer(along, along)[upper],
+                *(turned @ turned.T)[upper],
+            ]
+        )
+    return np.array(out), count
 
 
 # ---------------------------------------------------------------- energies
 
 
 def regressor_energy(g, v, r):
-    """Energy of one centre with fingerprints v and bond length r."""
+    """Energy of one molecule with fingerprints v and bond length r."""
     energy = g.linear @ v + (r - g.r0) * (g.linear_stretch @ v)
     y = g.transform @ v
     for y_s, r_s, alpha in zip(g.representatives, g.rep_bond, g.alpha, strict=True):
@@ -208,24 +261,24 @@ def bond_energy(level, r):
     return p(x) + p.deriv(1)(x) * (r - edge) + p.deriv(2)(x) * (r - edge) ** 2 / 2
 
 
-def energies(potential, structure, angular_names):
+def energies(potential, structure):
     """Per-atom energies of a potential (n): molecules give half to each atom."""
     s = structure
-    lengths = np.array([np.linalg.norm(d) for _, d in bonds(s)])
-    of_atom = np.empty(len(s))
-    of_atom[s.molecules] = lengths[:, None]
-    out = np.full(len(s), potential.e0)
-    for m, (a, b) in enumerate(s.molecules):
-        out[[a, b]] += bond_energy(potential.bond, lengths[m]) / 2
+    _, _, lengths = molecules_of(s)
+    of_molecule = np.array([bond_energy(potential.bond, r) for r in lengths])
     if potential.pair is not None:
-        v, _ = pair_fingerprints(potential.pair.basis, s)
-        out += [regressor_energy(potential.pair.regressor, v[i], of_atom[i]) for i in range(len(s))]
+        v = pair_fingerprints(potential.pair, s)
+        of_molecule += np.einsum("mck,ck->m", v, potential.pair.coefficients)
     if potential.orientation is not None:
-        w, _ = orientation_fingerprints(potential.orientation.basis, s, angular_names)
-        for m, (a, b) in enumerate(s.molecules):
-            e = regressor_energy(potential.orientation.regressor, w[m], lengths[m])
-            out[[a, b]] += e / 2
-    return out
+        w = orientation_fingerprints(potential.orientation.basis, s)
+        of_molecule += np.einsum("mck,ck->m", w, potential.orientation.coefficients)
+    if potential.environment is not None:
+        x, _ = environment_fingerprints(potential.environment.basis, s)
+        g = potential.environment.regressor
+        of_molecule += [regressor_energy(g, x[m], lengths[m]) for m in range(len(lengths))]
+    out = np.empty(len(s))
+    out[s.molecules] = 0.5 * of_molecule[:, None]
+    return out + potential.e0
 
 
 # ---------------------------------------------------------------- finite differences

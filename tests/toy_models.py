@@ -3,15 +3,23 @@
 import numpy as np
 from ase import Atoms
 
+from ase_hmlp._core.levels import N_FINGERPRINTS
 from ase_hmlp.fingerprints import (
-    ANGULAR_NAMES,
+    ORIENTATION_NAMES,
+    STRETCH_NAMES,
     RadialBasis,
     born_mayer,
     damped_sines,
     gaussians,
     quadrupole,
 )
-from ase_hmlp.levels import BondLevel, KernelRegressor, OrientationLevel, PairLevel
+from ase_hmlp.levels import (
+    BondLevel,
+    EnvironmentLevel,
+    KernelRegressor,
+    OrientationLevel,
+    PairLevel,
+)
 from ase_hmlp.potential import Potential
 
 BOND_LENGTH = 0.74
@@ -24,6 +32,12 @@ PAIR_BASIS = RadialBasis(
 )
 ORIENTATION_BASIS = RadialBasis(
     gaussians([1.6, 2.5, 3.2]) + quadrupole(), cutoff=4.0, inner=1.1, outer=1.5
+)
+ENVIRONMENT_BASIS = RadialBasis(
+    gaussians([1.4, 2.0, 2.6]) + damped_sines([2.0], [2.0]) + gaussians([2.4]),
+    cutoff=4.2,
+    inner=1.1,
+    outer=1.5,
 )
 
 
@@ -61,11 +75,13 @@ def toy_potential(
     seed=0,
     pair=True,
     orientation=True,
+    environment=True,
     bond="polynomial",
     stretch_width=0.05,
     e0=-15.8,
     pair_basis=PAIR_BASIS,
     orientation_basis=ORIENTATION_BASIS,
+    environment_basis=ENVIRONMENT_BASIS,
     repulsion=15.0,
 ):
     """Random but smooth potential with a repulsive baseline that holds crystals apart.
@@ -73,27 +89,29 @@ def toy_potential(
     Parameters
     ----------
     seed : int
-    pair, orientation : bool
+    pair, orientation, environment : bool
         Whether it has these levels.
     bond : {"polynomial", "morse"}
-    stretch_width : float, Å; 0 takes the bond length away from the kernels.
+    stretch_width : float, Å; 0 takes the bond length away from the kernel.
     e0 : float, eV/atom
-    pair_basis, orientation_basis : RadialBasis
-    repulsion : float, eV; coefficient of the first ``born_mayer`` channel of the pair level.
+    pair_basis, orientation_basis, environment_basis : RadialBasis
+    repulsion : float, eV; coefficient of the ``born_mayer`` functions of the pair level.
     """
+    rng = np.random.default_rng(seed)
     levels = {}
     if pair:
-        regressor = toy_regressor(pair_basis.table.channels, seed, stretch_width=stretch_width)
+        scale = 0.02 * np.array([0.1, 1.0, 5.0, 5.0])[:, None]
+        coefficients = scale * rng.normal(size=(len(STRETCH_NAMES), len(pair_basis.functions)))
         for k, name in enumerate(pair_basis.names):
             if name.startswith("born_mayer"):
-                regressor.linear[k] = repulsion
-                regressor.linear_stretch[k] = 0.0
-                regressor.transform[:, k] = 0.0
-        levels["pair"] = PairLevel(pair_basis, regressor)
+                coefficients[:, k] = repulsion, 0.0, 0.0, 0.0
+        levels["pair"] = PairLevel(pair_basis, coefficients, BOND_LENGTH, 0.66, 0.85, 0.04)
     if orientation:
-        n = len(ANGULAR_NAMES) * orientation_basis.table.channels
-        regressor = toy_regressor(n, seed + 1, stretch_width=stretch_width, scale=0.01)
-        levels["orientation"] = OrientationLevel(orientation_basis, regressor)
+        shape = len(ORIENTATION_NAMES), len(orientation_basis.functions)
+        levels["orientation"] = OrientationLevel(orientation_basis, 0.01 * rng.normal(size=shape))
+    if environment:
+        regressor = toy_regressor(N_FINGERPRINTS, seed + 1, stretch_width=stretch_width)
+        levels["environment"] = EnvironmentLevel(environment_basis, regressor)
     return Potential(e0, toy_bond(bond), **levels)
 
 

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 
 from ase_hmlp.model_io import Model, model_hash
+from ase_hmlp.potential import LEVELS
 from ase_hmlp.training.evaluate import ALL, ErrorRow, Predictions, error_table
 
 matplotlib.use("Agg")
@@ -19,6 +20,7 @@ STAGES = {
     "bond": "bond",
     "pair": "+ pair",
     "orientation": "+ orientation",
+    "environment": "+ environment",
     "all": "all, refitted together",
 }
 
@@ -73,7 +75,13 @@ def zero_lines(training: dict) -> list[str]:
     ]
 
 
-def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictions, folder) -> Path:
+def write_card(
+    model: Model,
+    held_out: dict[str, Predictions],
+    fitted: Predictions,
+    tests: Predictions | None,
+    folder,
+) -> Path:
     """Write ``NAME.md`` and ``NAME.png`` into the folder of the model file.
 
     Parameters
@@ -82,6 +90,7 @@ def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictio
         Saved already as ``NAME.joblib`` in `folder`.
     held_out : dict of Predictions, by level
     fitted : Predictions of the training frames
+    tests : Predictions of the frames that are labelled as tests, if there are any
     folder : str or Path
 
     Returns
@@ -91,7 +100,18 @@ def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictio
     folder = Path(folder)
     _draw(model, held_out, fitted, folder / f"{model.name}.png")
     t, d = model.training, model.domain
-    bond, pair, orientation = (getattr(model.potential, k) for k in ("bond", "pair", "orientation"))
+    bond, pair, orientation, environment = (getattr(model.potential, k) for k in LEVELS)
+    kernel = environment.regressor
+    tested = (
+        [
+            "",
+            "On the test split, whole trajectories that no fit has ever seen:",
+            "",
+            *error_lines(error_table(tests)),
+        ]
+        if tests is not None
+        else []
+    )
     scheme = {
         "leave-one-family-out": "Each family predicted by a fit to all the others.",
         "families": "Families the fit has never seen.",
@@ -118,6 +138,7 @@ def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictio
         "On the frames it was fitted to:",
         "",
         *error_lines(error_table(fitted)),
+        *tested,
         "",
         f"![errors]({model.name}.png)",
         "",
@@ -143,12 +164,13 @@ def write_card(model: Model, held_out: dict[str, Predictions], fitted: Predictio
         "## Form",
         "",
         f"- bond: {bond.form}, minimum at {bond.r0:.4f} Å",
-        f"- pair: {len(pair.basis.functions)} radial functions to {pair.basis.cutoff} Å, "
-        f"{len(pair.regressor.representatives)} representatives on "
-        f"{len(pair.regressor.transform)} components",
-        f"- orientation: {len(orientation.basis.functions)} radial functions x 8 invariants to "
-        f"{orientation.basis.cutoff} Å, {len(orientation.regressor.representatives)} "
-        f"representatives on {len(orientation.regressor.transform)} components",
+        f"- pair: {len(pair.basis.functions)} radial functions of the distance of two atoms x 4 "
+        f"terms in the stretches of their bonds, to {pair.basis.cutoff} Å between centres",
+        f"- orientation: {len(orientation.basis.functions)} radial functions x 6 invariants to "
+        f"{orientation.basis.cutoff} Å, fp_EQQ among them",
+        f"- environment: {len(environment.names)} fingerprints of a molecule's neighbours to "
+        f"{environment.basis.cutoff} Å, linear, and by {len(kernel.representatives)} "
+        f"representatives on {len(kernel.transform)} components",
         "",
         "## Fit",
         "",

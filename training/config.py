@@ -6,8 +6,14 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from ase_hmlp.fingerprints import damped_sines, gaussians, quadrupole
-from ase_hmlp.training.fit import HierarchicalPotential, LevelSpec
+from ase_hmlp.fingerprints import (
+    N_DENSITIES,
+    RadialFunction,
+    damped_sines,
+    gaussians,
+    quadrupole,
+)
+from ase_hmlp.training.fit import HierarchicalPotential, KernelSpec, LevelSpec
 from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.sections import Section, read_toml
 from ase_hmlp.training.weights import Weights
@@ -94,13 +100,16 @@ class BondSection(Section):
     groups: list[str] = Field(default_factory=list)
 
 
-class LevelSection(Section):
-    """A fingerprint level; see `LevelSpec` for the numbers.
+class RadialSection(Section):
+    """Radial functions and their range.
 
     Attributes
     ----------
     gaussians : widths eta, Å
     damped_sines : pairs (k in 1/Å, eta in Å)
+    cutoff : between the centres of molecules, Å
+    inner, outer : what the functions see is frozen between these distances, Å
+    linear_prior : eV, see `LevelSpec`
     """
 
     gaussians: list[PositiveFloat] = Field(default_factory=list)
@@ -108,32 +117,81 @@ class LevelSection(Section):
     cutoff: PositiveFloat
     inner: PositiveFloat
     outer: PositiveFloat
+    linear_prior: PositiveFloat = 1.0
+
+    @property
+    def functions(self) -> tuple[RadialFunction, ...]:
+        """The radial functions."""
+        functions = gaussians(self.gaussians)
+        if self.damped_sines:
+            functions += damped_sines(*zip(*self.damped_sines, strict=True))
+        return functions
+
+    @property
+    def _range(self) -> dict[str, float]:
+        return {k: getattr(self, k) for k in ("cutoff", "inner", "outer", "linear_prior")}
+
+
+class PairSection(RadialSection):
+    """Level 2; see `LevelSpec`.
+
+    Attributes
+    ----------
+    baseline_contact : Å
+    baseline_groups : families the repulsive baseline is fitted to; empty for all
+    """
+
+    baseline_contact: float = Field(0.0, ge=0)
+    baseline_groups: list[str] = Field(default_factory=list)
+
+    def spec(self) -> LevelSpec:
+        """The level as the fit wants it."""
+        return LevelSpec(self.functions, **self._range, baseline_contact=self.baseline_contact)
+
+
+class OrientationSection(RadialSection):
+    """Level 3; the quadrupole function, hence ``fp_EQQ``, is always among its functions."""
+
+    def spec(self) -> LevelSpec:
+        """The level as the fit wants it."""
+        return LevelSpec(self.functions + quadrupole(), **self._range)
+
+
+class EnvironmentSection(RadialSection):
+    """Level 4; its functions are four, see `KernelSpec` for the numbers.
+
+    Attributes
+    ----------
+    aligned : width (Å) of the Gaussian that weighs the sums over the neighbours' axes
+    """
+
+    aligned: PositiveFloat
     representatives: int = Field(500, ge=0)
     length_scale: PositiveFloat = 1.0
     whitening: float = Field(0.5, ge=0, le=1)
     tolerance: PositiveFloat = 1e-3
-    stretch_width: float = Field(0.0, ge=0)
-    baseline_contact: float = Field(0.0, ge=0)
+    stretch_width: float = Field(0.1, ge=0)
     prior: PositiveFloat = 1.0
-    linear_prior: PositiveFloat = 10.0
+    inputs: list[
+        Literal["density", "axial", "S", "vector", "tensor", "vector-axis", "tensor-axis"]
+    ] = Field(default=["density", "axial", "S"], min_length=1)
 
-    _extra_functions: tuple = ()
+    @model_validator(mode="after")
+    def _has_four(self):
+        if len(self.functions) != N_DENSITIES:
+            raise ValueError(f"there must be {N_DENSITIES} radial functions")
+        return self
 
-    def spec(self) -> LevelSpec:
+    def spec(self) -> KernelSpec:
         """The level as the fit wants it."""
-        functions = gaussians(self.gaussians)
-        if self.damped_sines:
-            functions += damped_sines(*zip(*self.damped_sines, strict=True))
-        numbers = self.model_dump(exclude={"gaussians", "damped_sines", "representatives"})
-        return LevelSpec(
-            functions + self._extra_functions, n_representatives=self.representatives, **numbers
+        names = "length_scale whitening tolerance stretch_width prior".split()
+        return KernelSpec(
+            self.functions + gaussians([self.aligned]),
+            **self._range,
+            n_representatives=self.representatives,
+            inputs=tuple(self.inputs),
+            **{name: getattr(self, name) for name in names},
         )
-
-
-class OrientationSection(LevelSection):
-    """Level 3; the quadrupole function, hence ``fp_EQQ``, is always among its functions."""
-
-    _extra_functions: tuple = quadrupole()
 
 
 class FitSection(Section):
@@ -156,8 +214,9 @@ class TrainingConfig(Section):
     split: SplitSection = SplitSection()
     weights: WeightSection = WeightSection()
     bond: BondSection = BondSection()
-    pair: LevelSection
+    pair: PairSection
     orientation: OrientationSection
+    environment: EnvironmentSection
     fit: FitSection = FitSection()
 
     def estimator(self) -> HierarchicalPotential:
@@ -165,8 +224,10 @@ class TrainingConfig(Section):
         return HierarchicalPotential(
             pair=self.pair.spec(),
             orientation=self.orientation.spec(),
+            environment=self.environment.spec(),
             bond=self.bond.form,
             bond_groups=tuple(self.bond.groups),
+            baseline_groups=tuple(self.pair.baseline_groups),
             weights=Weights(
                 self.weights.energy * 1e-3,
                 self.weights.force * 1e-3,

@@ -106,11 +106,9 @@ class ErrorRow:
 
 def predict(potential: Potential, frames: list[Frame]) -> Predictions:
     """Run a potential over frames."""
-    tracker = potential.tracker()
-    cutoffs = tracker.pair_cutoff, tracker.centre_cutoff
     energy, stress, forces, owner = [], [], [], []
     for n, frame in enumerate(frames):
-        result = potential.evaluate(frame.geometry(*cutoffs))
+        result = potential.evaluate(frame.geometry(potential.cutoff))
         energy.append((frame.energy / frame.n_atoms, result.energies.sum() / frame.n_atoms))
         label = np.full(6, np.nan) if frame.stress is None else frame.stress
         stress.append((label / GPa, result.virials.sum(axis=0) / frame.volume / GPa))

@@ -1,18 +1,27 @@
-"""Fitting the hierarchy: bond, then pair, then orientation, each to what is left over."""
+"""Fitting the hierarchy: bond, pair, orientation, environment, each to what is left over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from ase_hmlp._core.levels import evaluate_angular
 from ase_hmlp.errors import DataError
-from ase_hmlp.fingerprints import RadialBasis, RadialFunction, born_mayer, is_real_channel
-from ase_hmlp.levels import KernelRegressor, OrientationLevel, PairLevel
+from ase_hmlp.fingerprints import (
+    ANGULAR_NAMES,
+    ORIENTATION_NAMES,
+    STRETCH_NAMES,
+    RadialBasis,
+    RadialFunction,
+    born_mayer,
+    environment_names,
+)
+from ase_hmlp.levels import OrientationLevel, PairLevel
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.bond import fit_bond
 from ase_hmlp.training.frames import Frame
@@ -20,17 +29,22 @@ from ase_hmlp.training.kernel_ridge import (
     NormalEquations,
     choose_representatives,
     compression,
-    gram,
     predictive_variance,
 )
-from ase_hmlp.training.rows import LevelDesign, fingerprints
+from ase_hmlp.training.rows import Design, EnvironmentDesign, LinearDesign
 from ase_hmlp.training.weights import Weights, targets
 
 #: The fingerprint levels in the order they are fitted.
-LEVELS = ("pair", "orientation")
+LEVELS = ("pair", "orientation", "environment")
 
 #: Told the stage, the steps done and the steps in all.
 Progress = Callable[[str, int, int], None]
+
+#: Typical stretch of a bond in a hot crystal, Å: what the priors of its coefficients scale with.
+TYPICAL_STRETCH = 0.05
+
+#: Shares of the bonds in bulk frames that the held stretch cuts off at either end.
+HELD = 0.001
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -39,36 +53,26 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class LevelSpec:
-    """Everything that defines a fingerprint level before it is fitted.
+    """What defines a linear level before it is fitted.
 
     Attributes
     ----------
     functions : tuple of RadialFunction
-    cutoff : float, Å
+    cutoff : float, Å, between centres
     inner, outer : float, Å, see `RadialBasis`
-    n_representatives : int
-    length_scale, whitening, tolerance : float, see `training.kernel_ridge.compression`
-    stretch_width : float, Å; 0 if the bond length is no input
-    baseline_contact : float, Å
-        The repulsive baseline is fitted to frames with a contact shorter than this.
-    prior : float, eV
-        Prior standard deviation of one centre's energy in the Gaussian kernel.
     linear_prior : float, eV
-        Prior standard deviation of the energy carried by the linear term of one fingerprint.
+        Prior standard deviation of the energy that one fingerprint of a molecule carries.
+    baseline_contact : float, Å
+        The repulsive baseline of the pair level is fitted to frames with a contact shorter than
+        this.
     """
 
     functions: tuple[RadialFunction, ...]
     cutoff: float
     inner: float
     outer: float
-    n_representatives: int = 500
-    length_scale: float = 1.0
-    whitening: float = 0.5
-    tolerance: float = 1e-3
-    stretch_width: float = 0.0
+    linear_prior: float = 1.0
     baseline_contact: float = 0.0
-    prior: float = 1.0
-    linear_prior: float = 10.0
 
     @property
     def basis(self) -> RadialBasis:
@@ -76,20 +80,71 @@ class LevelSpec:
         return RadialBasis(self.functions, self.cutoff, self.inner, self.outer)
 
 
+@dataclass(frozen=True)
+class KernelSpec(LevelSpec):
+    """What defines the environment level before it is fitted.
+
+    Attributes
+    ----------
+    n_representatives : int
+    length_scale, whitening, tolerance : float, see `training.kernel_ridge.compression`
+    stretch_width : float, Å; 0 if the bond length is no input
+    prior : float, eV
+        Prior standard deviation of one molecule's energy in the Gaussian kernel.
+    inputs : tuple of str
+        Families of fingerprints that the Gaussian sees: the first words of their names.
+    """
+
+    n_representatives: int = 500
+    length_scale: float = 1.0
+    whitening: float = 0.5
+    tolerance: float = 1e-3
+    stretch_width: float = 0.1
+    prior: float = 1.0
+    inputs: tuple[str, ...] = ("density", "axial", "S")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything of a fit but the solution: what the labels say, kept apart by part.
+
+    Attributes
+    ----------
+    potential : Potential
+        Bond and repulsive baseline.
+    designs : dict of Design
+    sources : list of str
+    parts : dict
+        Normal equations by part: what a leave-one-family-out fit leaves out.
+    rest : dict
+        By part, (source, energy left over by the bond) of every frame, eV/atom.
+    """
+
+    potential: Potential
+    designs: dict[str, Design]
+    sources: list[str]
+    parts: dict[Hashable, NormalEquations]
+    rest: dict[Hashable, list[tuple[str, float]]]
+    report: dict = field(default_factory=dict)
+
+
 class HierarchicalPotential(BaseEstimator):
-    """The three levels of the potential as one estimator over lists of `Frame`.
+    """The levels of the potential as one estimator over lists of `Frame`.
 
     Parameters
     ----------
     pair, orientation : LevelSpec or None
-        None leaves the level out.
+    environment : KernelSpec or None
+        None leaves the level, and those after it, out.
     bond : str
         Form of the bond, see `ase_hmlp.training.bond.fit_bond`.
     bond_groups : tuple of str
         Families the bond is fitted to; empty for all.
+    baseline_groups : tuple of str
+        Families the repulsive baseline is fitted to; empty for all.
     weights : Weights
     joint : bool
-        After the hierarchy, fit the coefficients of both fingerprint levels once more together.
+        After the hierarchy, fit the coefficients of all fingerprint levels once more together.
     variance : bool
         Keep what predictive variances need.
 
@@ -97,8 +152,8 @@ class HierarchicalPotential(BaseEstimator):
     ----------
     potential_ : Potential
     stages_ : dict of Potential
-        The potential after each level: "bond", "pair", "orientation", and "all" as in
-        `potential_`.
+        The potential after each level: "bond", "pair", "orientation", "environment", and "all" as
+        in `potential_`.
     zeros_ : dict of dict of float
         By stage as in `stages_`, then by source (`Frame.source_set`): how far the zero of its
         energies lies above the potential's, eV/atom.  Only differences mean anything: the first
@@ -111,54 +166,27 @@ class HierarchicalPotential(BaseEstimator):
         self,
         pair=None,
         orientation=None,
+        environment=None,
         bond="auto",
         bond_groups=(),
+        baseline_groups=(),
         weights=None,
         joint=True,
         variance=True,
     ):
         self.pair = pair
         self.orientation = orientation
+        self.environment = environment
         self.bond = bond
         self.bond_groups = bond_groups
+        self.baseline_groups = baseline_groups
         self.weights = weights
         self.joint = joint
         self.variance = variance
 
     def fit(self, X: list[Frame], y=None, progress: Progress = silent):
         """Fit to labelled frames; y is ignored, the labels are in the frames."""
-        self.report_ = {"seconds": {}, "frames": len(X)}
-        # Root mean square of each fingerprint, by level: what the linear coefficients scale with.
-        self._spread: dict[type, np.ndarray] = {}
-        self._sources = list(dict.fromkeys(frame.source_set for frame in X))
-        self.zeros_: dict[str, dict[str, float]] = {}
-        weights = self.weights or Weights()
-        chosen = [f for f in X if not self.bond_groups or f.group in self.bond_groups]
-        if not chosen:
-            raise DataError(
-                f"No frame is of the families the bond is fitted to: {self.bond_groups}."
-            )
-        with lap(self.report_, "bond"):
-            bond, scores = fit_bond(chosen, self.bond, weights)
-            self.report_["bond"] = {"form": bond.form, "r0": bond.r0, "scores": scores}
-            self.stages_ = {"bond": self._with_zero(X, Potential(0.0, bond), "bond")}
-        potential = Potential(0.0, bond)
-        if self.pair is None:
-            self.potential_ = self.stages_["bond"]
-            return self
-        with lap(self.report_, "baseline"):
-            potential = replace(potential, pair=self._baseline(X, potential))
-        with lap(self.report_, "representatives"):
-            designs = [self._design(X, PairLevel, self.pair, potential, progress)]
-            if self.orientation is not None:
-                designs.append(
-                    self._design(X, OrientationLevel, self.orientation, potential, progress)
-                )
-        with lap(self.report_, "rows"):
-            equations = self._equations(X, potential, designs, weights, progress)
-        with lap(self.report_, "solve"):
-            self._solve(potential, designs, equations)
-        return self
+        return self.solve(self.prepare(X, progress=progress))
 
     def predict(self, X: list[Frame]) -> np.ndarray:
         """Energies (frames,), eV."""
@@ -173,205 +201,298 @@ class HierarchicalPotential(BaseEstimator):
 
     def evaluate(self, X: list[Frame]) -> list:
         """Evaluations (energies, forces, virials) of frames."""
-        tracker = self.potential_.tracker()
-        cutoffs = tracker.pair_cutoff, tracker.centre_cutoff
-        return [self.potential_.evaluate(frame.geometry(*cutoffs)) for frame in X]
+        return [self.potential_.evaluate(frame.geometry(self.potential_.cutoff)) for frame in X]
 
-    # ------------------------------------------------------------------ steps
+    # ------------------------------------------------------------------ one pass over the labels
 
-    def _cutoffs(self) -> tuple[float, float]:
-        return (
-            self.pair.cutoff if self.pair else 1.0,
-            self.orientation.cutoff if self.orientation else 1.0,
+    def prepare(
+        self,
+        X: list[Frame],
+        parts: Sequence[Hashable] | None = None,
+        progress: Progress = silent,
+    ) -> Prepared:
+        """Choose what is chosen without labels and gather what the labels say.
+
+        Parameters
+        ----------
+        X : list of Frame
+        parts : sequence, optional
+            The part each frame belongs to; `solve` can leave parts out.  The bond and the repulsive
+            baseline are fitted to the frames of `bond_groups` and `baseline_groups` whichever parts
+            they are in; representatives are chosen among all frames, not by their labels.
+        progress : callable
+        """
+        report: dict = {"seconds": {}, "frames": len(X)}
+        parts = [""] * len(X) if parts is None else list(parts)
+        sources = list(dict.fromkeys(frame.source_set for frame in X))
+        weights = self.weights or Weights()
+        chosen = [f for f in X if not self.bond_groups or f.group in self.bond_groups]
+        if not chosen:
+            raise DataError(
+                f"No frame is of the families the bond is fitted to: {self.bond_groups}."
+            )
+        with lap(report, "bond"):
+            bond, scores = fit_bond(chosen, self.bond, weights)
+            report["bond"] = {"form": bond.form, "r0": bond.r0, "scores": scores}
+        potential = Potential(0.0, bond)
+        rest: dict[Hashable, list[tuple[str, float]]] = {part: [] for part in parts}
+        for frame, part in zip(X, parts, strict=True):
+            left = self._residual(frame, potential)[0] / frame.n_atoms
+            rest[part].append((frame.source_set, float(left)))
+        designs: dict[str, Design] = {}
+        if self.pair is not None:
+            with lap(report, "baseline"):
+                potential = replace(potential, pair=self._baseline(X, potential, report))
+            with lap(report, "representatives"):
+                designs = self._designs(X, potential, report, progress)
+        equations = {}
+        with lap(report, "rows"):
+            n = len(sources) + sum(d.n_coefficients for d in designs.values())
+            for k, (frame, part) in enumerate(zip(X, parts, strict=True)):
+                if part not in equations:
+                    equations[part] = NormalEquations.zeros(n)
+                self._add(equations[part], frame, potential, designs, sources, weights)
+                progress("design matrix", k + 1, len(X))
+        report["coefficients"] = n
+        return Prepared(potential, designs, sources, equations, rest, report)
+
+    def _cutoff(self) -> float:
+        specs = (self.pair, self.orientation, self.environment)
+        return max((spec.cutoff for spec in specs if spec is not None), default=1.0)
+
+    def _residual(self, frame: Frame, potential: Potential) -> np.ndarray:
+        """What a potential leaves of a frame's labels, in the order of a design row."""
+        done = potential.evaluate(frame.geometry(self._cutoff()))
+        return targets(frame) - np.concatenate(
+            [[done.energies.sum()], -done.forces.ravel(), done.virials.sum(axis=0)]
         )
 
-    def _geometry(self, frame: Frame):
-        return frame.geometry(*self._cutoffs())
-
-    def _baseline(self, frames, potential) -> PairLevel:
+    def _baseline(self, frames, potential, report) -> PairLevel:
         """Born-Mayer repulsion between atoms, fitted to what the bond leaves of the forces.
 
         Only frames with close contacts count, if there are any: below the shortest of them
         nothing else acts.  The decay is scanned; the strength follows by least squares.
         """
         spec = self.pair
+        usable = [f for f in frames if not self.baseline_groups or f.group in self.baseline_groups]
+        if not usable:
+            raise DataError(
+                f"No frame is of the families the baseline is fitted to: {self.baseline_groups}."
+            )
         # A longer decay would reach far into the range where the regressor is at home.
         decays = np.arange(0.14, 0.51, 0.02)
-        basis = RadialBasis(
-            tuple(f for d in decays for f in born_mayer(d)), spec.cutoff, spec.inner, spec.outer
+        functions = tuple(f for d in decays for f in born_mayer(d))
+        level = PairLevel(
+            RadialBasis(functions, spec.cutoff), np.zeros((len(STRETCH_NAMES), len(decays)))
         )
-        regressor = _empty_regressor(basis.table.channels)
-        design = LevelDesign(PairLevel, basis, regressor, is_real_channel(basis.names))
-        contacts = np.array([frame.shortest_contact for frame in frames])
+        free = np.zeros_like(level.coefficients, dtype=bool)
+        free[0] = True
+        design = LinearDesign(level, free, np.ones_like(level.coefficients))
+        contacts = np.array([frame.shortest_contact for frame in usable])
         limit = max(spec.baseline_contact, np.quantile(contacts, 0.02))
         square, vector, matrix = 0.0, np.zeros(len(decays)), np.zeros(len(decays))
-        for frame, contact in zip(frames, contacts, strict=True):
+        for frame, contact in zip(usable, contacts, strict=True):
             if contact > limit:
                 continue
             # Forces alone, all alike: the largest ones, nearest the wall, decide.
             forces = slice(1, 1 + 3 * frame.n_atoms)
             rest = self._residual(frame, potential)[forces]
-            rows = design.rows(self._geometry(frame))[:, forces]
+            rows = design.rows(frame.geometry(self._cutoff()))[:, forces]
             square += rest @ rest
             vector += rows @ rest
             matrix += (rows**2).sum(axis=1)
-        misfit = np.where(vector > 0, square - vector**2 / matrix, np.inf)
+        misfit = np.where(vector > 0, square - vector**2 / np.where(matrix > 0, matrix, 1), np.inf)
         best = int(misfit.argmin())
         strength = float(vector[best] / matrix[best])
-        self.report_["baseline"] = {"decay": float(decays[best]), "strength": 2 * strength}
+        report["baseline"] = {"decay": float(decays[best]), "strength": strength}
         basis = RadialBasis(
             (*spec.functions, *born_mayer(decays[best])), spec.cutoff, spec.inner, spec.outer
         )
-        regressor = _empty_regressor(basis.table.channels)
-        regressor.linear[len(spec.functions)] = strength
-        return PairLevel(basis, regressor)
-
-    def _design(self, frames, level, spec: LevelSpec, potential, progress) -> LevelDesign:
-        """Choose compression and representatives from all centres of the training frames."""
-        basis = potential.pair.basis if level is PairLevel else spec.basis
-        parts, lengths = [], []
-        for n, frame in enumerate(frames):
-            geometry = self._geometry(frame)
-            parts.append(fingerprints(level, basis, geometry))
-            lengths.append(level.bond_length(geometry))
-            progress(f"{level.centre} fingerprints", n + 1, len(frames))
-        v, r = np.concatenate(parts), np.concatenate(lengths)
-        names = level.names(basis)
-        free = is_real_channel(names) & ~np.array([n.startswith("born_mayer") for n in names])
-        transform = compression(v * free, spec.whitening, spec.tolerance, spec.length_scale)
-        regressor = choose_representatives(
-            v,
-            r,
-            transform,
-            spec.stretch_width,
-            potential.bond.r0,
-            spec.n_representatives,
+        coefficients = np.zeros((len(STRETCH_NAMES), len(basis.functions)))
+        coefficients[0, -1] = strength
+        bulk = [f for f in frames if f.pbc.all() and f.stress is not None and f.n_atoms > 4]
+        lengths = np.concatenate(
+            [np.linalg.norm(f.bond_vectors(), axis=1) for f in bulk or frames]
         )
-        if level is PairLevel:
-            regressor.linear[:] = potential.pair.regressor.linear
-        self._spread[level] = np.sqrt((v**2).mean(axis=0))
-        self.report_[f"{level.centre} components"] = len(transform)
-        return LevelDesign(level, basis, regressor, free)
+        low, high = (float(x) for x in np.quantile(lengths, (HELD, 1.0 - HELD)))
+        margin = 0.25 * (high - low)
+        report["stretch"] = {"low": low, "high": high}
+        return PairLevel(basis, coefficients, potential.bond.r0, low, high, max(margin, 1e-3))
 
-    def _residual(self, frame: Frame, potential: Potential) -> np.ndarray:
-        """What a potential leaves of a frame's labels, in the order of a design row."""
-        done = potential.evaluate(self._geometry(frame))
-        return targets(frame) - np.concatenate(
-            [[done.energies.sum()], -done.forces.ravel(), done.virials.sum(axis=0)]
-        )
-
-    def _with_zero(self, frames, potential: Potential, stage: str) -> Potential:
-        """The potential with the energy zeros that suit the frames best."""
-        rest = np.array([self._residual(f, potential)[0] / f.n_atoms for f in frames])
-        source = np.array([f.source_set for f in frames])
-        zeros = np.array([np.median(rest[source == name]) for name in self._sources])
-        self._keep_zeros(stage, zeros[1:] - zeros[0])
-        return replace(potential, e0=potential.e0 + float(zeros[0]))
-
-    def _zero_rows(self, frame: Frame, n_labels: int) -> np.ndarray:
-        """What a frame's labels depend on the zeros by: (sources, labels).
-
-        Its energy holds the first source's zero and, unless it is of the first, the difference
-        to that of its own.
-        """
-        rows = np.zeros((len(self._sources), n_labels))
-        rows[[0, self._sources.index(frame.source_set)], 0] = frame.n_atoms
-        return rows
-
-    def _keep_zeros(self, stage: str, differences) -> None:
-        """Note how far the sources after the first lie above it."""
-        zeros = (0.0, *map(float, differences))
-        self.zeros_[stage] = dict(zip(self._sources, zeros, strict=True))
-
-    def _equations(self, frames, potential, designs, weights, progress) -> NormalEquations:
-        """One streaming pass over the frames: energy zeros, pair, orientation coefficients."""
-        n_zeros = len(self._sources)
-        equations = NormalEquations.zeros(n_zeros + sum(d.n_coefficients for d in designs))
-        for n, frame in enumerate(frames):
-            geometry = self._geometry(frame)
-            blocks = [design.rows(geometry) for design in designs]
-            zeros = self._zero_rows(frame, blocks[0].shape[1])
-            equations.add(
-                np.vstack([zeros, *blocks]), self._residual(frame, potential), weights.sigma(frame)
+    def _designs(self, frames, potential, report, progress) -> dict[str, Design]:
+        """Sizes of all fingerprints; compression and representatives of the kernel."""
+        pair = potential.pair
+        plain = np.zeros_like(pair.coefficients, dtype=bool)
+        plain[0] = True
+        sized = LinearDesign(pair, plain, np.ones_like(pair.coefficients))
+        sizes = [np.zeros((0, len(pair.basis.functions)))]
+        radial = None
+        if self.orientation is not None:
+            basis = self.orientation.basis
+            level = OrientationLevel(
+                basis, np.zeros((len(ORIENTATION_NAMES), len(basis.functions)))
             )
-            progress("design matrix", n + 1, len(frames))
-        self.report_["observations"] = equations.n_observations
-        self.report_["coefficients"] = len(equations.vector)
-        return equations
+            isotropic = np.zeros_like(level.coefficients, dtype=bool)
+            isotropic[0] = True
+            radial = LinearDesign(level, isotropic, np.ones_like(level.coefficients))
+        radial_sizes, kernel_parts, lengths = [], [], []
+        kernel = None
+        if self.environment is not None and self.orientation is not None:
+            kernel = EnvironmentDesign(self.environment.basis, None, np.zeros(0))
+        for n, frame in enumerate(frames):
+            geometry = frame.geometry(self._cutoff())
+            m = len(geometry.bonds)
+            sizes.append(sized.energies(geometry)[None] / m)
+            if radial is not None:
+                radial_sizes.append(radial.energies(geometry)[None] / m)
+            if kernel is not None:
+                kernel_parts.append(kernel.fingerprints(geometry))
+                lengths.append(geometry.bond_length)
+            progress("fingerprints", n + 1, len(frames))
+        of_pair = _root_mean_square(np.concatenate(sizes))
+        stretch = TYPICAL_STRETCH ** np.array([0.0, 1.0, 2.0, 2.0])[:, None]
+        free = np.ones_like(pair.coefficients, dtype=bool)
+        free[:, -1] = False  # the baseline is held
+        designs: dict[str, Design] = {"pair": LinearDesign(pair, free, stretch * of_pair)}
+        if radial is not None:
+            of_radial = _root_mean_square(np.concatenate(radial_sizes))
+            spread = _isotropic_sizes()[:, None] * of_radial
+            designs["orientation"] = LinearDesign(
+                radial.level, np.ones_like(spread, dtype=bool), spread
+            )
+        if kernel is not None:
+            spec = self.environment
+            v, r = np.concatenate(kernel_parts), np.concatenate(lengths)
+            names = environment_names(spec.basis)
+            seen = np.array([name.startswith(spec.inputs) for name in names])
+            transform = compression(v * seen, spec.whitening, spec.tolerance, spec.length_scale)
+            regressor = choose_representatives(
+                v, r, transform, spec.stretch_width, potential.bond.r0, spec.n_representatives
+            )
+            designs["environment"] = EnvironmentDesign(
+                spec.basis, regressor, np.sqrt((v**2).mean(axis=0))
+            )
+            report["components"] = len(transform)
+        return designs
 
-    def _solve(self, potential, designs, equations) -> None:
-        """Solve level by level, each for what the one before leaves over; then both together."""
-        specs = (self.pair, self.orientation)[: len(designs)]
-        n_zeros = len(self._sources)
-        edges = np.cumsum([n_zeros, *(d.n_coefficients for d in designs)])
+    def _add(self, equations, frame, potential, designs, sources, weights) -> None:
+        """Add a frame's labels; its energy holds the first source's zero and, unless it is of the
+        first, the difference to that of its own."""
+        geometry = frame.geometry(self._cutoff())
+        rest = self._residual(frame, potential)
+        zeros = np.zeros((len(sources), len(rest)))
+        zeros[[0, sources.index(frame.source_set)], 0] = frame.n_atoms
+        rows = [zeros, *(design.rows(geometry) for design in designs.values())]
+        equations.add(np.vstack(rows), rest, weights.sigma(frame))
+
+    # ------------------------------------------------------------------ the solution
+
+    def solve(self, prepared: Prepared, parts=None) -> HierarchicalPotential:
+        """Solve level by level, each for what the one before leaves over; then all together.
+
+        Parameters
+        ----------
+        prepared : Prepared
+        parts : iterable, optional
+            The parts to use; all unless given.
+        """
+        parts = list(prepared.parts) if parts is None else list(parts)
+        self.report_ = dict(prepared.report, seconds=dict(prepared.report["seconds"]))
+        self.zeros_: dict[str, dict[str, float]] = {}
+        self.stages_: dict[str, Potential] = {}
+        with lap(self.report_, "solve"):
+            self._solve_bond(prepared, parts)
+            if prepared.designs:
+                self._solve_levels(prepared, parts)
+        self.stages_["all"] = self.potential_
+        return self
+
+    def _solve_bond(self, prepared, parts) -> None:
+        rest = [item for part in parts for item in prepared.rest[part]]
+        source = np.array([name for name, _ in rest])
+        left = np.array([energy for _, energy in rest])
+        zeros = np.array(
+            [np.median(left[source == s]) if (source == s).any() else 0 for s in prepared.sources]
+        )
+        self._keep_zeros("bond", prepared.sources, zeros[1:] - zeros[0])
+        self.potential_ = Potential(float(zeros[0]), prepared.potential.bond)
+        self.stages_["bond"] = self.potential_
+        self.zeros_["all"] = self.zeros_["bond"]
+
+    def _solve_levels(self, prepared, parts) -> None:
+        equations = NormalEquations.total(prepared.parts[part] for part in parts)
+        designs, n_zeros = prepared.designs, len(prepared.sources)
+        edges = np.cumsum([n_zeros, *(d.n_coefficients for d in designs.values())])
         penalty = np.zeros_like(equations.matrix)
-        for spec, design, first in zip(specs, designs, edges[:-1], strict=True):
-            middle, last = first + design.n_linear, first + design.n_coefficients
-            spread = self._spread[design.level][design.free]
-            linear = (spread / spec.linear_prior) ** 2
-            if design.sees_bond:
-                linear = np.concatenate([linear, linear * spec.stretch_width**2])
-            penalty[range(first, middle), range(first, middle)] = linear
-            penalty[middle:last, middle:last] = gram(design.regressor) / spec.prior**2
-        # The energy zeros are fitted with the pair level and kept by the orientation level.
+        for (name, design), first, last in zip(designs.items(), edges, edges[1:], strict=False):
+            spec = getattr(self, name)
+            penalty[first:last, first:last] = (
+                design.penalty(spec.prior, spec.linear_prior)
+                if isinstance(design, EnvironmentDesign)
+                else design.penalty(spec.linear_prior)
+            )
+        self.report_["observations"] = equations.n_observations
+        # The energy zeros are fitted with the pair level and kept by those after it.
         known = np.zeros(0)
-        bounds = [0, *edges[1:]]
-        for name, first, last in zip(LEVELS, bounds[:-1], bounds[1:], strict=False):
+        for name, first, last in zip(designs, [0, *edges[1:]], edges[1:], strict=False):
             solution = equations.block(first, last, known if first else None).solve(
                 penalty[first:last, first:last]
             )
             known = np.concatenate([known, solution.coefficients])
             self.report_[f"{name} jitter"] = solution.jitter
-            self.stages_[name] = self._fill(potential, designs, edges, known)
-            self._keep_zeros(name, known[1:n_zeros])
+            self.stages_[name] = _fill(prepared, edges, known)
+            self._keep_zeros(name, prepared.sources, known[1:n_zeros])
         self.potential_ = self.stages_[name]
         self.zeros_["all"] = self.zeros_[name]
-        if len(designs) == 2 and (self.joint or self.variance):
+        if len(designs) > 1 and (self.joint or self.variance):
             solution = equations.solve(penalty)
             self.report_["joint jitter"] = solution.jitter
             if self.joint:
-                self.potential_ = self._fill(potential, designs, edges, solution.coefficients)
-                self._keep_zeros("all", solution.coefficients[1:n_zeros])
-        if self.variance:
-            self.potential_ = self._with_variance(specs, edges, solution)
-        self.stages_["all"] = self.potential_
+                self.potential_ = _fill(prepared, edges, solution.coefficients)
+                self._keep_zeros("all", prepared.sources, solution.coefficients[1:n_zeros])
+        environment = self.potential_.environment
+        if self.variance and environment is not None and len(environment.regressor.alpha):
+            prior, last = self.environment.prior, edges[-1]
+            n = len(environment.regressor.alpha)
+            variance = predictive_variance(
+                environment.regressor, solution.covariance(last - n, last), prior
+            )
+            regressor = replace(environment.regressor, variance=variance, prior=prior)
+            self.potential_ = replace(
+                self.potential_, environment=replace(environment, regressor=regressor)
+            )
 
-    def _fill(self, potential, designs, edges, coefficients) -> Potential:
-        """The potential with the coefficients known so far."""
-        changes = {"e0": float(coefficients[0])}
-        for name, design, first, last in zip(LEVELS, designs, edges[:-1], edges[1:], strict=False):
-            if last <= len(coefficients):
-                changes[name] = design.with_coefficients(coefficients[first:last])
-        return replace(potential, **changes)
-
-    def _with_variance(self, specs, edges, solution) -> Potential:
-        """The potential with what predictive variances need."""
-        changes = {}
-        for name, spec, last in zip(LEVELS, specs, edges[1:], strict=False):
-            level = getattr(self.potential_, name)
-            n = len(level.regressor.representatives)
-            if n:
-                variance = predictive_variance(
-                    level.regressor, solution.covariance(last - n, last), spec.prior
-                )
-                regressor = replace(level.regressor, variance=variance, prior=spec.prior)
-                changes[name] = replace(level, regressor=regressor)
-        return replace(self.potential_, **changes)
+    def _keep_zeros(self, stage: str, sources, differences) -> None:
+        """Note how far the sources after the first lie above it."""
+        zeros = (0.0, *map(float, differences))
+        self.zeros_[stage] = dict(zip(sources, zeros, strict=True))
 
 
-def _empty_regressor(n_fingerprints: int) -> KernelRegressor:
-    """A regressor of n fingerprints that is zero everywhere."""
-    nothing = np.zeros(n_fingerprints)
-    return KernelRegressor(
-        transform=np.zeros((0, n_fingerprints)),
-        linear=nothing,
-        linear_stretch=nothing.copy(),
-        representatives=np.zeros((0, 0)),
-        rep_bond=np.zeros(0),
-        alpha=np.zeros(0),
-        r0=0.0,
-        stretch_width=0.0,
-    )
+def _fill(prepared: Prepared, edges, coefficients) -> Potential:
+    """The potential with the coefficients known so far."""
+    changes = {
+        name: design.with_coefficients(coefficients[first:last])
+        for (name, design), first, last in zip(
+            prepared.designs.items(), edges, edges[1:], strict=False
+        )
+        if last <= len(coefficients)
+    }
+    return replace(prepared.potential, e0=float(coefficients[0]), **changes)
+
+
+def _root_mean_square(sizes) -> np.ndarray:
+    out = np.sqrt((sizes**2).mean(axis=0))
+    return np.where(out > 0, out, 1.0)
+
+
+def _isotropic_sizes() -> np.ndarray:
+    """Root mean squares (6,) of the orientation level's invariants for random directions."""
+    rng = np.random.default_rng(0)
+    a, b, r = (x / np.linalg.norm(x, axis=1)[:, None] for x in rng.normal(size=(3, 4000, 3)))
+    s = evaluate_angular(np.column_stack([(a * r).sum(1), (b * r).sum(1), (a * b).sum(1)]))
+    terms = (name.split("+") for name in ORIENTATION_NAMES)
+    columns = [s[:, [ANGULAR_NAMES.index(n) for n in names]].sum(axis=1) for names in terms]
+    return np.sqrt((np.array(columns) ** 2).mean(axis=1))
 
 
 @contextmanager

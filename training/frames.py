@@ -19,7 +19,7 @@ from ase.io import iread
 from ase_hmlp.errors import DataError, HMLPError, LabelError
 from ase_hmlp.geometry import Geometry, GeometryTracker
 from ase_hmlp.molecules import check_molecules, find_molecules
-from ase_hmlp.neighbors import complete_cell
+from ase_hmlp.neighbors import complete_cell, neighbour_list
 
 _DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
@@ -61,6 +61,7 @@ class Frame:
     parent: str = ""
     source_set: str = ""
     weight: float = 1.0
+    split: str = ""
     _geometry: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -90,27 +91,29 @@ class Frame:
 
     def bond_vectors(self) -> np.ndarray:
         """Vectors (m, 3) from the first to the second atom of each molecule, Å."""
-        known = next(iter(self._geometry.values()), None)  # bonds do not depend on cutoffs
-        return (self.geometry(1.0, 1.0) if known is None else known).bonds
+        known = next(iter(self._geometry.values()), None)  # bonds do not depend on the cutoff
+        return (self.geometry(1.0) if known is None else known).bonds
 
     @cached_property
     def shortest_contact(self) -> float:
         """Shortest distance between atoms of different molecules, Å; infinite beyond 2.5 Å."""
-        geometry = self.geometry(2.5, 1.0)
-        pairs = geometry.pairs
-        owner = np.repeat(np.arange(geometry.n_atoms), np.diff(pairs.first))
-        d = self.positions[pairs.index] + pairs.shifts[pairs.shift_id] - self.positions[owner]
-        return float(np.sqrt((d**2).sum(axis=1).min(initial=np.inf)))
+        bonds = self.bond_vectors()
+        ends = self.positions[self.molecules[:, 0]], self.positions[self.molecules[:, 0]] + bonds
+        points = np.stack(ends, axis=1).reshape(-1, 3)  # molecules in one piece, atoms adjacent
+        first, index, shift = neighbour_list(points, self.cell, self.pbc, 2.5, half=True)
+        owner = np.repeat(np.arange(len(points)), np.diff(first))
+        d = points[index] + shift @ self.cell - points[owner]
+        other = (index // 2 != owner // 2) | (shift != 0).any(axis=1)
+        return float(np.sqrt((d[other] ** 2).sum(axis=1).min(initial=np.inf)))
 
-    def geometry(self, pair_cutoff: float, centre_cutoff: float) -> Geometry:
-        """Neighbour lists and axes; the last one asked for is kept."""
-        key = (pair_cutoff, centre_cutoff)
-        if key not in self._geometry:
-            tracker = GeometryTracker(pair_cutoff, centre_cutoff, skin=0.0)
+    def geometry(self, cutoff: float) -> Geometry:
+        """Pairs of molecules and bonds; the last one asked for is kept."""
+        if cutoff not in self._geometry:
+            tracker = GeometryTracker(cutoff, skin=0.0)
             self._geometry = {
-                key: tracker.update(self.positions, self.cell, self.pbc, self.molecules)
+                cutoff: tracker.update(self.positions, self.cell, self.pbc, self.molecules)
             }
-        return self._geometry[key]
+        return self._geometry[cutoff]
 
 
 def frame_from_atoms(atoms, where: str) -> Frame:
@@ -122,7 +125,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         With a calculator (or `ase.calculators.singlepoint`) that holds energy and forces;
         ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
         source of the frame it was made from, ``info["source_set"]`` the set of labels with one
-        energy zero, ``arrays["partner"]`` the bonded partner of each atom; all of these may be
+        energy zero, ``info["split"]`` is ``test`` where no fit may ever see it, ``arrays["partner"]`` the bonded partner of each atom; all of these may be
         missing.
     where : str
         How to call the frame in messages.
@@ -172,6 +175,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         str(atoms.info.get("source", where)),
         str(atoms.info.get("parent", "")),
         str(atoms.info.get("source_set", "")),
+        split=str(atoms.info.get("split", "")),
     )
 
 

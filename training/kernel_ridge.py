@@ -77,10 +77,46 @@ def compression(
     return transform / (typical * length_scale)
 
 
+def most_informative(y, stretch, n: int, tiny: float = 1e-10) -> np.ndarray:
+    """Indices of n points, each the one whose value those before it tell least about.
+
+    Pivots of the Cholesky factorisation of the kernel matrix of all points: what is chosen depends
+    on the kernel, so that a wide one spends no representatives on points it can tell anyway.
+
+    Parameters
+    ----------
+    y : (p, q) array, compressed fingerprints
+    stretch : (p,) array, bond lengths in units of the kernel's width in them
+    n : int
+        Fewer are returned once nothing is left to be told.
+    tiny : float
+        Variance, relative to that of the kernel, that counts as nothing.
+    """
+    y, stretch = np.ascontiguousarray(y, dtype=float), np.asarray(stretch, dtype=float)
+    half = 0.5 * (y**2).sum(axis=1)
+    left = 1.0 - np.exp(-2.0 * half)
+    known = np.zeros((min(n, len(y)), len(y)))
+    chosen: list[int] = []
+    while len(chosen) < len(known):
+        best = int(left.argmax())
+        if left[best] <= tiny:
+            break
+        k = len(chosen)
+        both = half + half[best]
+        column = np.exp(y @ y[best] - both) - np.exp(-both)
+        column *= np.exp(-0.5 * (stretch - stretch[best]) ** 2)
+        column -= known[:k, best] @ known[:k]
+        known[k] = column / np.sqrt(left[best])
+        left -= known[k] ** 2
+        left[best] = 0.0
+        chosen.append(best)
+    return np.array(chosen, dtype=int)
+
+
 def choose_representatives(
     v, bond_length, transform, stretch_width: float, r0: float, n: int
 ) -> KernelRegressor:
-    """A regressor with farthest-point representatives and zero coefficients.
+    """A regressor with the most informative points as representatives and zero coefficients.
 
     Parameters
     ----------
@@ -91,9 +127,8 @@ def choose_representatives(
     n : int, number of representatives; 0 for a linear model
     """
     y = v @ transform.T
-    points = np.column_stack([y, bond_length / stretch_width]) if stretch_width > 0 else y
-    # The kernel vanishes at y = 0: a representative there would say nothing.
-    chosen = farthest_points(points, n, (y**2).sum(axis=1))
+    stretch = bond_length / stretch_width if stretch_width > 0 else np.zeros(len(y))
+    chosen = most_informative(y, stretch, n)
     k = v.shape[1]
     return KernelRegressor(
         transform=transform,
@@ -137,6 +172,17 @@ class NormalEquations:
     def zeros(cls, p: int) -> NormalEquations:
         """Empty, for p coefficients."""
         return cls(np.zeros((p, p)), np.zeros(p))
+
+    @classmethod
+    def total(cls, parts) -> NormalEquations:
+        """The sum of several."""
+        first, *others = parts
+        out = cls(first.matrix.copy(), first.vector.copy(), first.n_observations)
+        for part in others:
+            out.matrix += part.matrix
+            out.vector += part.vector
+            out.n_observations += part.n_observations
+        return out
 
     def add(self, rows, targets, sigma) -> None:
         """Add observations.

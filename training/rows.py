@@ -1,64 +1,78 @@
-"""Design-matrix rows of one level: energy, gradient and virial as linear functions of coefficients.
+"""Design-matrix rows of a level: energy, gradient and virial as linear functions of coefficients.
 
-Coefficients stand in the order linear, linear in the stretch (where the level sees the bond
-length), representatives.  A row times the coefficients is what the calculator returns, to
-round-off: both come from the same kernel.
+A row times the coefficients is what the calculator returns, to round-off: rows of the linear levels
+are what the kernel returns for one coefficient that is one and all others zero, those of the
+environment level are made of its own kernel columns and derivatives of fingerprints.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+import ase_hmlp._core.evaluate as evaluate
+from ase_hmlp._core.rows import fingerprint_jacobian
 from ase_hmlp.fingerprints import RadialBasis
 from ase_hmlp.geometry import Geometry
-from ase_hmlp.levels import KernelRegressor, OrientationLevel, PairLevel
-
-LevelType = type[PairLevel] | type[OrientationLevel]
-
-
-def fingerprints(level: LevelType, basis: RadialBasis, geometry: Geometry) -> np.ndarray:
-    """Fingerprints (c, k) of the level's centres."""
-    if level is PairLevel:
-        return PairLevel.fingerprints(basis, geometry)[0]
-    return OrientationLevel.fingerprints(basis, geometry)
+from ase_hmlp.levels import (
+    EnvironmentLevel,
+    KernelRegressor,
+    OrientationLevel,
+    PairLevel,
+    interaction,
+)
+from ase_hmlp.training.kernel_ridge import gram
 
 
 @dataclass(frozen=True, eq=False)
-class LevelDesign:
-    """A level whose fingerprints and representatives are chosen and whose coefficients are not.
+class LinearDesign:
+    """The pair or the orientation level before its coefficients are known.
 
     Attributes
     ----------
-    level : type
-        `PairLevel` or `OrientationLevel`.
-    basis : RadialBasis
-    regressor : KernelRegressor
-        With all coefficients zero, but for channels that are held fixed.
-    free : (k,) bool
-        Channels whose linear coefficients are fitted (neither padding nor baseline).
+    level : PairLevel or OrientationLevel
+        With zero coefficients, but for those that are held fixed.
+    free : (c, k) bool
+        The coefficients that are fitted.
+    spread : (c, k) array
+        Typical size of each fingerprint at one molecule: what its prior scales with.
     """
 
-    level: LevelType
-    basis: RadialBasis
-    regressor: KernelRegressor
+    level: PairLevel | OrientationLevel
     free: np.ndarray
+    spread: np.ndarray
 
-    @property
-    def sees_bond(self) -> bool:
-        """Whether the bond length is one of the level's inputs."""
-        return self.regressor.stretch_width > 0
-
-    @property
-    def n_linear(self) -> int:
-        """Number of linear coefficients, those of the stretch included."""
-        return int(self.free.sum()) * (2 if self.sees_bond else 1)
+    def __getstate__(self):
+        # The kernel's tables have pointers: copies and pickles make their own.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_units", "_interaction")}
 
     @property
     def n_coefficients(self) -> int:
-        """Number of coefficients."""
-        return self.n_linear + len(self.regressor.representatives)
+        """Number of coefficients to be fitted."""
+        return int(self.free.sum())
+
+    def penalty(self, prior: float) -> np.ndarray:
+        """Inverse covariance (p, p) of the coefficients before anything is labelled.
+
+        Parameters
+        ----------
+        prior : float, eV
+            Standard deviation of the energy that one fingerprint carries.
+        """
+        return np.diag((self.spread[self.free] / prior) ** 2)
+
+    @cached_property
+    def _units(self) -> list:
+        """Tables of the level with one coefficient at a time."""
+        key = "pair" if isinstance(self.level, PairLevel) else "orientation"
+        out = []
+        for place in zip(*np.nonzero(self.free), strict=True):
+            unit = np.zeros_like(self.level.coefficients)
+            unit[place] = 1.0
+            out.append(interaction(**{key: replace(self.level, coefficients=unit)}))
+        return out
 
     def rows(self, geometry: Geometry) -> np.ndarray:
         """Rows of one structure of n atoms.
@@ -68,19 +82,117 @@ class LevelDesign:
         (n_coefficients, 1 + 3 n + 6) array
             Energy, dE/d(position), dE/d(strain) for a unit value of each coefficient.
         """
-        v = fingerprints(self.level, self.basis, geometry)
-        jacobian = self.level.jacobian(self.basis, geometry)
-        r = self.level.bond_length(geometry)
-        dr = bond_jacobian(self.level, geometry)
+        out = np.empty((self.n_coefficients, 7 + 3 * geometry.n_atoms))
+        placed = None
+        for row, unit in zip(out, self._units, strict=True):
+            if placed is None:
+                placed = evaluate.place(
+                    unit, geometry.positions, geometry.molecules, geometry.bonds
+                )
+            energies, forces, virials, _, _ = evaluate.evaluate(
+                unit, None, None, placed, geometry.molecules, *geometry.pairs.args, 1, 0.0
+            )
+            row[0], row[1:-6], row[-6:] = energies.sum(), -forces.ravel(), virials.sum(axis=0)
+        return out
+
+    def energies(self, geometry: Geometry) -> np.ndarray:
+        """The first column of `rows`: (n_coefficients,)."""
+        return self.rows(geometry)[:, 0]
+
+    def with_coefficients(self, coefficients) -> PairLevel | OrientationLevel:
+        """The level with its coefficients filled in."""
+        filled = self.level.coefficients.copy()
+        filled[self.free] = coefficients
+        return replace(self.level, coefficients=filled)
+
+
+@dataclass(frozen=True, eq=False)
+class EnvironmentDesign:
+    """The environment level with its representatives chosen and its coefficients unknown.
+
+    Coefficients stand in the order linear, linear in the stretch (where the level sees the bond
+    length), representatives.
+
+    Attributes
+    ----------
+    basis : RadialBasis
+    regressor : KernelRegressor
+        With all coefficients zero.
+    spread : (k,) array
+        Root mean square of each fingerprint.
+    """
+
+    basis: RadialBasis
+    regressor: KernelRegressor
+    spread: np.ndarray
+
+    def __getstate__(self):
+        # The kernel's tables have pointers: copies and pickles make their own.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_units", "_interaction")}
+
+    @property
+    def sees_bond(self) -> bool:
+        """Whether the bond length is one of the level's inputs."""
+        return self.regressor.stretch_width > 0
+
+    @property
+    def n_linear(self) -> int:
+        """Number of linear coefficients, those of the stretch included."""
+        return len(self.spread) * (2 if self.sees_bond else 1)
+
+    @property
+    def n_coefficients(self) -> int:
+        """Number of coefficients."""
+        return self.n_linear + len(self.regressor.representatives)
+
+    def penalty(self, prior: float, linear_prior: float) -> np.ndarray:
+        """Inverse covariance (p, p) of the coefficients before anything is labelled.
+
+        Parameters
+        ----------
+        prior, linear_prior : float, eV
+            Standard deviation of one molecule's energy in the Gaussian kernel, and of the energy
+            that one fingerprint carries.
+        """
+        out = np.zeros((self.n_coefficients, self.n_coefficients))
+        linear = (self.spread / linear_prior) ** 2
+        if self.sees_bond:
+            linear = np.concatenate([linear, linear * self.regressor.stretch_width**2])
+        n = self.n_linear
+        out[range(n), range(n)] = linear
+        out[n:, n:] = gram(self.regressor) / prior**2
+        return out
+
+    @cached_property
+    def _interaction(self):
+        return interaction(environment=self.basis)
+
+    def fingerprints(self, geometry: Geometry) -> np.ndarray:
+        """Fingerprints (m, k)."""
+        return self._seen(geometry)[1]
+
+    def _seen(self, geometry: Geometry):
+        placed = evaluate.place(
+            self._interaction, geometry.positions, geometry.molecules, geometry.bonds
+        )
+        return placed, *evaluate.fingerprints(self._interaction, placed, *geometry.pairs.args, 1)
+
+    def rows(self, geometry: Geometry) -> np.ndarray:
+        """Rows of one structure, as `LinearDesign.rows`."""
+        placed, v, moments = self._seen(geometry)
+        jacobian = fingerprint_jacobian(
+            self._interaction, placed, geometry.molecules, moments, *geometry.pairs.args
+        )
+        r, dr = geometry.bond_length, bond_jacobian(geometry)
         out = np.zeros((self.n_coefficients, 1 + jacobian.shape[2]))
-        k = int(self.free.sum())
-        out[:k, 0] = v[:, self.free].sum(axis=0)
-        out[:k, 1:] = jacobian[:, self.free].sum(axis=0)
+        k = v.shape[1]
+        out[:k, 0] = v.sum(axis=0)
+        out[:k, 1:] = jacobian.sum(axis=0)
         if self.sees_bond:
             stretch = r - self.regressor.r0
-            out[k : 2 * k, 0] = stretch @ v[:, self.free]
-            out[k : 2 * k, 1:] = np.tensordot(stretch, jacobian[:, self.free], 1)
-            out[k : 2 * k, 1:] += v[:, self.free].T @ dr
+            out[k : 2 * k, 0] = stretch @ v
+            out[k : 2 * k, 1:] = np.tensordot(stretch, jacobian, 1)
+            out[k : 2 * k, 1:] += v.T @ dr
         self._kernel_rows(out[self.n_linear :], v, jacobian, r, dr)
         return out
 
@@ -90,38 +202,35 @@ class LevelDesign:
             return
         y, near, isolated = g.columns(v, r)
         out[:, 0] = (near - isolated).sum(axis=0)
-        # dk/dy = near y_s - (near - isolated) y, then one product with dy/dx over all centres.
+        # dk/dy = near y_s - (near - isolated) y, then one product with dy/dx over all molecules.
         slopes = near[:, :, None] * g.representatives - (near - isolated)[:, :, None] * y[:, None]
-        centres, _, q = slopes.shape
-        dy = np.matmul(g.transform, jacobian).reshape(centres * q, -1)
-        out[:, 1:] = slopes.transpose(1, 0, 2).reshape(-1, centres * q) @ dy
+        molecules, _, q = slopes.shape
+        dy = np.matmul(g.transform, jacobian).reshape(molecules * q, -1)
+        out[:, 1:] = slopes.transpose(1, 0, 2).reshape(-1, molecules * q) @ dy
         if self.sees_bond:
             h = -(near - isolated) * (r[:, None] - g.rep_bond) / g.stretch_width**2
             out[:, 1:] += h.T @ dr
 
-    def with_coefficients(self, coefficients) -> PairLevel | OrientationLevel:
+    def with_coefficients(self, coefficients) -> EnvironmentLevel:
         """The level with its coefficients filled in."""
-        k = int(self.free.sum())
-        linear = self.regressor.linear.copy()
-        linear[self.free] = coefficients[:k]
-        stretch = np.zeros_like(linear)
-        if self.sees_bond:
-            stretch[self.free] = coefficients[k : 2 * k]
-        return self.level(
-            self.basis,
-            replace(
-                self.regressor,
-                linear=linear,
-                linear_stretch=stretch,
-                alpha=np.array(coefficients[self.n_linear :]),
-            ),
+        k = len(self.spread)
+        stretch = coefficients[k : 2 * k] if self.sees_bond else np.zeros(k)
+        regressor = replace(
+            self.regressor,
+            linear=np.array(coefficients[:k]),
+            linear_stretch=np.array(stretch),
+            alpha=np.array(coefficients[self.n_linear :]),
         )
+        return EnvironmentLevel(self.basis, regressor)
 
 
-def bond_jacobian(level: LevelType, geometry: Geometry) -> np.ndarray:
-    """d(bond length)/d(position, strain) of each centre: (c, 3 n + 6)."""
-    m, n = len(geometry.axes), geometry.n_atoms
-    u, length = geometry.axes[:, :3], geometry.axes[:, 3]
+Design = LinearDesign | EnvironmentDesign
+
+
+def bond_jacobian(geometry: Geometry) -> np.ndarray:
+    """d(bond length)/d(position, strain) of each molecule: (m, 3 n + 6)."""
+    m, n = len(geometry.bonds), geometry.n_atoms
+    u, length = geometry.axes, geometry.bond_length
     out = np.zeros((m, 3 * n + 6))
     which = np.arange(m)
     for x in range(3):
@@ -129,8 +238,4 @@ def bond_jacobian(level: LevelType, geometry: Geometry) -> np.ndarray:
         out[which, 3 * geometry.molecules[:, 1] + x] = u[:, x]
     for voigt, (x, y) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
         out[:, 3 * n + voigt] = length * u[:, x] * u[:, y]
-    if level is OrientationLevel:
-        return out
-    per_atom = np.empty((n, out.shape[1]))
-    per_atom[geometry.molecules] = out[:, None]
-    return per_atom
+    return out

@@ -13,8 +13,6 @@ from time import perf_counter, strftime
 
 import numpy as np
 from ase.units import GPa
-from sklearn.base import clone
-from sklearn.model_selection import LeaveOneGroupOut
 
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError
@@ -23,7 +21,7 @@ from ase_hmlp.training.cache import cached
 from ase_hmlp.training.card import write_card
 from ase_hmlp.training.config import TrainingConfig, read_config
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
-from ase_hmlp.training.fit import Progress, silent
+from ase_hmlp.training.fit import Prepared, Progress, silent
 from ase_hmlp.training.frames import Frame, file_digest, read_frames
 from ase_hmlp.training.limits import Limits
 
@@ -43,7 +41,7 @@ class TrainingResult:
     model : Model
     model_path, card_path : Path
     held_out : dict of Predictions
-        Of the held-out frames, by level: "bond", "pair", "orientation", "all".
+        Of the held-out frames, by level: "bond", "pair", "orientation", "environment", "all".
     """
 
     model: Model
@@ -83,37 +81,40 @@ def train_from_config(
     sources = config.data.sources
     files = [path.parent / name for source in sources for name in source.files]
     frames, rejected = load_frames(path.parent, config)
+    frames, tests = split_off_tests(frames)
     folds = _folds(frames, config)
     stamp = _stamp(path, files)
     output.mkdir(parents=True, exist_ok=True)
-    held_out, parts = {}, []
-    for n, (name, train, test) in enumerate(folds):
+    estimator = config.estimator()
+    used = fitted_frames(frames, config)
+    start = perf_counter()
+    parts = _parts(used, config)
+    prepared = estimator.prepare(used, parts, progress)
+    estimator.solve(prepared)
+    seconds = perf_counter() - start
+    held_out, found = {}, []
+    for n, fold in enumerate(folds):
         progress("held-out families", n, len(folds))
-        parts.append(
+        found.append(
             cached(
-                output / "folds" / f"{stamp}-{name}.joblib",
-                lambda train=train, test=test: _predict_fold(
-                    config,
-                    [frames[i] for i in train],
-                    [frames[i] for i in test],
-                    progress,
-                ),
+                output / "folds" / f"{stamp}-{fold.name}.joblib",
+                lambda fold=fold: _predict_fold(config, prepared, fold, frames),
             )
         )
     progress("held-out families", len(folds), len(folds))
-    for stage in parts[0]:
-        held_out[stage] = Predictions.concatenate([part[stage] for part in parts])
-    curve = _learning_curve(config, frames, folds[0], output / "folds" / stamp, progress)
-    used = fitted_frames(frames, config)
-    start = perf_counter()
-    estimator = config.estimator().fit(used, progress=progress)
-    seconds = perf_counter() - start
+    for stage in found[0]:
+        held_out[stage] = Predictions.concatenate([part[stage] for part in found])
+    curve = _learning_curve(config, prepared, folds[0], frames)
+    on_tests = None
+    if tests:
+        on_tests, _ = predict(estimator.potential_, tests).on_one_zero(estimator.zeros_["all"])
     errors = {
         "scheme": config.split.scheme,
         "levels": {
             stage: [row.to_dict() for row in error_table(p)] for stage, p in held_out.items()
         },
         "learning_curve": curve,
+        "test_split": [row.to_dict() for row in error_table(on_tests)] if tests else [],
     }
     training = {
         "date": strftime("%Y-%m-%d"),
@@ -138,7 +139,7 @@ def train_from_config(
     model = Model(estimator.potential_, domain, config.name, training, errors)
     save_model(model, model_path)
     fitted, _ = predict(estimator.potential_, used).on_one_zero(training["zeros"])
-    card_path = write_card(model, held_out, fitted, output)
+    card_path = write_card(model, held_out, fitted, on_tests, output)
     shutil.rmtree(output / "folds", ignore_errors=True)
     return TrainingResult(model, model_path, card_path, held_out)
 
@@ -183,6 +184,12 @@ def load_frames(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]
     return frames, rejected
 
 
+def split_off_tests(frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """Frames that may be trained on, and those that are labelled as tests (``info["split"]``)."""
+    tests = [frame for frame in frames if frame.split == "test"]
+    return [frame for frame in frames if frame.split != "test"], tests
+
+
 def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:
     """The frames that the final fit uses: all of them, or all that are not held out of it.
 
@@ -191,79 +198,112 @@ def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:
     ConfigError
         If the frames cannot be split as the configuration says.
     """
+    frames, _ = split_off_tests(frames)
     folds = _folds(frames, config)
     if config.split.scheme == "families":
-        return [frames[i] for i in folds[0][1]]
+        return [frames[i] for i in folds[0].train]
     return frames
 
 
-def _folds(frames, config: TrainingConfig) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, training and test indices of each held-out split."""
+@dataclass(frozen=True)
+class _Fold:
+    """A held-out family, or families: indices of the frames that may be learned from and tested on.
+
+    A frame made from a held-out one would give it away: it is in neither.
+    """
+
+    name: str
+    held_out: frozenset[str]
+    train: np.ndarray
+    test: np.ndarray
+
+
+def _folds(frames, config: TrainingConfig) -> list[_Fold]:
     groups = np.array([f.group for f in frames])
     known = set(groups.tolist())
     for key, wanted in (("data.always", config.data.always), ("split.test", config.split.test)):
         missing = set(wanted) - known
         if missing:
             raise ConfigError(f"{key} names families that no frame belongs to: {sorted(missing)}.")
-    everything = np.arange(len(frames))
     always = np.isin(groups, config.data.always)
-    sources = np.array([f.source for f in frames])
-    parents = np.array([f.parent for f in frames])
+    by_source = {f.source: f.group for f in frames}
+    parents = np.array([by_source.get(f.parent, "") for f in frames])
+
+    def fold(name, held_out) -> _Fold:
+        test = np.isin(groups, held_out) & ~always
+        train = ~test & ~np.isin(parents, held_out)
+        return _Fold(name, frozenset(held_out), np.flatnonzero(train), np.flatnonzero(test))
+
     if config.split.scheme == "families":
-        test = np.isin(groups, config.split.test) & ~always
-        if not test.any() or test.all():
+        wanted = fold("test", config.split.test)
+        if not len(wanted.test) or not len(wanted.train):
             raise ConfigError("split.test must name some of the families, not none and not all.")
-        related = np.isin(parents, sources[test])
-        return [("test", everything[~test & ~related], everything[test])]
-    candidates = everything[~always]
-    if len(set(groups[candidates].tolist())) < 2:
+        return [wanted]
+    families = sorted(set(groups[~always].tolist()))
+    if len(families) < 2:
         raise ConfigError("leave-one-family-out needs at least two families.")
-    folds = []
-    for train, test in LeaveOneGroupOut().split(candidates, groups=groups[candidates]):
-        name = str(groups[candidates[test[0]]])
-        # A frame made from a held-out one would give it away.
-        related = np.isin(parents, sources[candidates[test]])
-        kept = np.concatenate([candidates[train], everything[always]])
-        folds.append((name, kept[~related[kept]], candidates[test]))
-    return folds
+    return [fold(family, [family]) for family in families]
 
 
-def _predict_fold(config, train, test, progress) -> dict[str, Predictions]:
-    estimator = config.estimator().set_params(variance=False).fit(train, progress=progress)
+def _parts(frames, config: TrainingConfig) -> list[tuple[str, str, int]]:
+    """What fits leave out together: family, family of the parent, and shell.
+
+    Shell k holds what the k-th point of the learning curve has more than the next smaller one;
+    families that are never held out are all in the innermost, as they are in every fit.
+    """
+    by_source = {f.source: f.group for f in frames}
+    shells = np.full(len(frames), config.fit.learning_curve - 1)
+    counted = [i for i, f in enumerate(frames) if f.group not in config.data.always]
+    order = np.random.default_rng(config.fit.random_state).permutation(counted)
+    for k in range(config.fit.learning_curve - 1):
+        shells[order[len(order) // 2 ** (k + 1) : len(order) // 2**k]] = k
+    return [
+        (f.group, by_source.get(f.parent, ""), int(k)) for f, k in zip(frames, shells, strict=True)
+    ]
+
+
+def _usable(prepared: Prepared, fold: _Fold, innermost: int = 0) -> list:
+    """Parts that a fit may use that knows nothing of a fold's families, from a shell inwards."""
+    return [
+        part
+        for part in prepared.parts
+        if not fold.held_out & set(part[:2]) and part[2] >= innermost
+    ]
+
+
+def _predict_fold(config, prepared, fold: _Fold, frames) -> dict[str, Predictions]:
+    estimator = config.estimator().set_params(variance=False)
+    estimator.solve(prepared, _usable(prepared, fold))
+    test = [frames[i] for i in fold.test]
     return {
         stage: predict(p, test).on_one_zero(estimator.zeros_[stage])[0]
         for stage, p in estimator.stages_.items()
     }
 
 
-def _learning_curve(config, frames, fold, cache: Path, progress) -> list[dict]:
+def _learning_curve(config, prepared, fold: _Fold, frames) -> list[dict]:
     """Errors on one held-out split with halved and halved-again training sets.
 
     The families that are never held out stay whole.
     """
-    _, train, test = fold
-    always = np.array([frames[i].group in config.data.always for i in train])
-    shuffled = np.random.default_rng(config.fit.random_state).permutation(train[~always])
+    test = [frames[i] for i in fold.test]
     curve = []
     for k in range(config.fit.learning_curve - 1, -1, -1):
-        n = len(shuffled) // 2**k
+        parts = _usable(prepared, fold, k)
+        n = sum(len(prepared.rest[p]) for p in parts if p[0] not in config.data.always)
         if n < 20:
             continue
-
-        def run(n=n):
-            chosen = [frames[i] for i in (*shuffled[:n], *train[always])]
-            estimator = clone(config.estimator()).set_params(variance=False)
-            estimator.fit(chosen, progress=progress)
-            unseen = predict(estimator.potential_, [frames[i] for i in test])
-            row = error_table(unseen.on_one_zero(estimator.zeros_["all"])[0])[-1]
-            return {
+        estimator = config.estimator().set_params(variance=False).solve(prepared, parts)
+        unseen = predict(estimator.potential_, test)
+        row = error_table(unseen.on_one_zero(estimator.zeros_["all"])[0])[-1]
+        curve.append(
+            {
                 "frames": n,
                 "energy_mae": row.energy_mae,
                 "force_mae": row.force_mae,
                 "pressure_mae": row.pressure_mae,
             }
-
-        curve.append(cached(cache.with_name(f"{cache.name}-curve-{n}.joblib"), run))
+        )
     return curve
 
 

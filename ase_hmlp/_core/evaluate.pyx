@@ -1,80 +1,104 @@
-"""Energies, forces and virials of the three levels: the loops over centres.
+"""Energies, forces and virials: the kernel's three passes over molecules and their pairs.
 
-Every centre gathers from its own full neighbour list and writes only its own row, so that
-results do not depend on the number of threads.
+Every thread adds to sums of its own, which are added up in the order of the threads: results are
+the same from run to run, and the same for any number of threads but for round-off.
 """
 
 import numpy as np
 
-from cython.parallel cimport parallel, prange
+from cython.parallel cimport prange, threadid
+from libc.math cimport sqrt
 
-from ase_hmlp._core.geometry cimport List, Scratch, allocate, gather, release, view_list
 from ase_hmlp._core.kernel cimport (
-    MAX_ANGULAR,
-    Axis,
+    N_FINGERPRINTS,
+    N_MOMENTS,
+    MOLECULE_SIZE,
+    TERMS_SIZE,
+    Contact,
+    InteractionStruct,
+    Molecule,
+    MoleculeTerms,
     Neighbours,
+    Regressor,
     Value,
+    add_pairs,
     bond_energy,
-    orientation_fingerprints,
-    orientation_forces,
-    radial_fingerprints,
-    radial_forces,
+    environment_energy,
+    environment_fingerprints,
+    gather_moments,
+    place_molecule,
     regressor_energy,
     share_molecule,
 )
-from ase_hmlp._core.levels cimport BondCurve, Machine, Table
+from ase_hmlp._core.levels cimport BondCurve, Interaction, Machine
 
 
-cdef Neighbours neighbours_of(const double* points, List* pairs, int i, double cutoff,
-                              Scratch s) noexcept nogil:
+cdef struct Pairs:
+    const int* first
+    const int* index
+    const int* shift_id
+    const double* shifts
+
+
+cdef Pairs view_pairs(const int[::1] first, const int[::1] index, const int[::1] shift_id,
+                      const double[:, ::1] shifts) noexcept:
+    """Pointers into the arrays of an `ase_hmlp.neighbors.NeighbourList`; they must outlive it."""
+    cdef Pairs out
+    out.first = &first[0]
+    # A list without any neighbour has no first element to point to.
+    out.index = &index[0] if index.shape[0] else NULL
+    out.shift_id = &shift_id[0] if shift_id.shape[0] else NULL
+    out.shifts = &shifts[0, 0]
+    return out
+
+
+cdef Neighbours neighbours_of(Pairs* pairs, int a) noexcept nogil:
     cdef Neighbours nb
-    nb.n = gather(points, pairs, i, cutoff, s)
-    nb.d = s.d
-    nb.r = s.r
-    nb.j = s.j
+    cdef int first = pairs.first[a]
+    nb.n = pairs.first[a + 1] - first
+    nb.index = pairs.index + first
+    nb.shift_id = pairs.shift_id + first
+    nb.shifts = pairs.shifts
     return nb
 
 
-def axes_of(const double[:, ::1] bonds):
-    """Axis structs (unit vector and length, four doubles a molecule) from bond vectors (m, 3)."""
-    lengths = np.linalg.norm(bonds, axis=1)
-    return np.ascontiguousarray(np.column_stack([np.asarray(bonds) / lengths[:, None], lengths]))
-
-
-def bond_terms(BondCurve curve, const double[:, ::1] axes):
-    """Bond energies (m), slopes dU/dr (m) from axes (m, 4)."""
-    energy_array, slope_array = np.empty(axes.shape[0]), np.empty(axes.shape[0])
-    cdef double[::1] energy = energy_array, slope = slope_array
+def place(Interaction interaction, const double[:, ::1] positions, const int[:, ::1] molecules,
+          const double[:, ::1] bonds):
+    """The kernel's molecules (m, 10) from positions (n, 3) and bond vectors (m, 3)."""
+    out = np.empty((bonds.shape[0], MOLECULE_SIZE))
+    cdef double[:, ::1] view = out
     cdef Py_ssize_t m
-    cdef Value value
-    for m in range(axes.shape[0]):
-        value = bond_energy(curve.c, axes[m, 3])
-        energy[m] = value.f
-        slope[m] = value.df
-    return energy_array, slope_array
+    for m in range(bonds.shape[0]):
+        place_molecule(interaction.c, &positions[molecules[m, 0], 0], &bonds[m, 0],
+                       <Molecule*> &view[m, 0])
+    return out
 
 
-def pair_fingerprints(Table table, const double[:, ::1] positions, first, index, shift_id,
-                      const double[:, ::1] shifts, int n_threads):
-    """Radial fingerprints of every atom (n, channels) and its shortest contact (n), in Å."""
-    cdef int n = <int> positions.shape[0], i, k
-    fingerprint_array = np.zeros((n, table.c.channels))
-    contact_array = np.full(n, np.inf)
-    cdef double[:, ::1] v = fingerprint_array
-    cdef double[::1] contact = contact_array
-    cdef List pairs = view_list(first, index, shift_id, shifts)
-    cdef Neighbours nb
-    cdef Scratch scratch
-    with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(pairs.longest)
-        for i in prange(n, schedule="static"):
-            nb = neighbours_of(&positions[0, 0], &pairs, i, table.c.cutoff, scratch)
-            radial_fingerprints(table.c, nb, &v[i, 0])
-            for k in range(nb.n):
-                if nb.r[k] < contact[i]:
-                    contact[i] = nb.r[k]
-        release(scratch)
-    return fingerprint_array, contact_array
+cdef gather(Interaction interaction, const double[:, ::1] placed, Pairs* pairs, int n_threads):
+    """Moments, not yet added up over threads: (threads, m, 48)."""
+    cdef int m = <int> placed.shape[0], a
+    rows_array = np.zeros((n_threads, m, N_MOMENTS))
+    cdef double[:, :, ::1] rows = rows_array
+    cdef const Molecule* all = <const Molecule*> &placed[0, 0]
+    with nogil:
+        for a in prange(m, schedule="static", num_threads=n_threads):
+            gather_moments(interaction.c, all, a, neighbours_of(pairs, a), &rows[threadid(), 0, 0])
+    return rows_array
+
+
+def fingerprints(Interaction interaction, const double[:, ::1] placed, first, index, shift_id,
+                 const double[:, ::1] shifts, int n_threads):
+    """Fingerprints (m, k) of the surroundings of every molecule and their moments (m, 48)."""
+    cdef Pairs pairs = view_pairs(first, index, shift_id, shifts)
+    moments = gather(interaction, placed, &pairs, n_threads).sum(axis=0)
+    cdef double[:, ::1] rows = moments
+    out = np.empty((placed.shape[0], N_FINGERPRINTS))
+    cdef double[:, ::1] v = out
+    cdef Py_ssize_t m
+    cdef const Molecule* all = <const Molecule*> &placed[0, 0]
+    for m in range(placed.shape[0]):
+        environment_fingerprints(all[m], &rows[m, 0], &v[m, 0])
+    return out, moments
 
 
 def regress(Machine machine, const double[:, ::1] v, const double[::1] bond_length,
@@ -94,72 +118,92 @@ def regress(Machine machine, const double[:, ::1] v, const double[::1] bond_leng
     return energy_array, gradient_array, slope_array
 
 
-def pair_forces(Table table, const double[:, ::1] positions, first, index, shift_id,
-                const double[:, ::1] shifts, const double[:, ::1] gradient, int n_threads,
-                double[:, ::1] forces, double[:, ::1] virials):
-    """Add the pair level's forces (n, 3) and per-atom virials (n, 6)."""
-    cdef int n = <int> positions.shape[0], i
-    cdef List pairs = view_list(first, index, shift_id, shifts)
-    cdef Neighbours nb
-    cdef Scratch scratch
-    with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(pairs.longest)
-        for i in prange(n, schedule="static"):
-            nb = neighbours_of(&positions[0, 0], &pairs, i, table.c.cutoff, scratch)
-            radial_forces(table.c, nb, &gradient[0, 0], i, &forces[i, 0], &virials[i, 0])
-        release(scratch)
+def evaluate(Interaction interaction, Machine machine, BondCurve curve,
+             const double[:, ::1] placed, const int[:, ::1] molecules, first, index, shift_id,
+             const double[:, ::1] shifts, int n_threads, double e0):
+    """One evaluation.
 
+    Parameters
+    ----------
+    interaction : Interaction
+    machine : Machine or None
+        The environment level's; without it there is none.
+    curve : BondCurve or None
+    placed : (m, 10), see `place`
+    molecules : (m, 2) atom indices
+    first, index, shift_id, shifts : half list of pairs of molecules
+    n_threads : int
+    e0 : float, eV/atom
 
-def molecule_fingerprints(Table table, const double[:, ::1] centres, const double[:, ::1] axes,
-                          first, index, shift_id, const double[:, ::1] shifts, int n_threads):
-    """Orientation fingerprints of every molecule (m, 8 channels)."""
-    cdef int n = <int> centres.shape[0], i
-    fingerprint_array = np.zeros((n, MAX_ANGULAR * table.c.channels))
-    cdef double[:, ::1] w = fingerprint_array
-    cdef List pairs = view_list(first, index, shift_id, shifts)
-    cdef const Axis* axis = <const Axis*> &axes[0, 0]
-    cdef Neighbours nb
-    cdef Scratch scratch
-    with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(pairs.longest)
-        for i in prange(n, schedule="static"):
-            nb = neighbours_of(&centres[0, 0], &pairs, i, table.c.cutoff, scratch)
-            orientation_fingerprints(table.c, nb, axis[i], axis, &w[i, 0])
-        release(scratch)
-    return fingerprint_array
-
-
-def molecule_forces(Table table, const double[:, ::1] centres, const double[:, ::1] axes, first,
-                    index, shift_id, const double[:, ::1] shifts,
-                    const double[:, ::1] gradient, int n_threads):
-    """Forces on centres (m, 3), de/d(bond vector) (m, 3) and virials without the bond's (m, 6)."""
-    cdef int n = <int> centres.shape[0], i
-    force_array, bond_array = np.zeros((n, 3)), np.zeros((n, 3))
-    virial_array = np.zeros((n, 6))
-    cdef double[:, ::1] force = force_array, bond = bond_array, virial = virial_array
-    cdef List pairs = view_list(first, index, shift_id, shifts)
-    cdef const Axis* axis = <const Axis*> &axes[0, 0]
-    cdef Neighbours nb
-    cdef Scratch scratch
-    with nogil, parallel(num_threads=n_threads):
-        scratch = allocate(pairs.longest)
-        for i in prange(n, schedule="static"):
-            nb = neighbours_of(&centres[0, 0], &pairs, i, table.c.cutoff, scratch)
-            orientation_forces(table.c, nb, i, axis, &gradient[0, 0], &force[i, 0], &bond[i, 0],
-                               &virial[i, 0])
-        release(scratch)
-    return force_array, bond_array, virial_array
-
-
-def molecules_to_atoms(const int[:, ::1] molecules, const double[:, ::1] bonds,
-                       const double[:, ::1] centre_force, const double[:, ::1] de_dbond,
-                       const double[:, ::1] molecule_virial, double[:, ::1] forces,
-                       double[:, ::1] virials):
-    """Share forces on centres and bonds, and virials (m, 6), out to the two atoms of each."""
-    cdef Py_ssize_t m
-    cdef int a, b
-    for m in range(molecules.shape[0]):
-        a = molecules[m, 0]
-        b = molecules[m, 1]
-        share_molecule(&bonds[m, 0], &centre_force[m, 0], &de_dbond[m, 0], &molecule_virial[m, 0],
-                       &forces[a, 0], &forces[b, 0], &virials[a, 0], &virials[b, 0])
+    Returns
+    -------
+    energies (2 m), forces (2 m, 3), virials (2 m, 6) of the atoms; sums of the energies of the bond,
+    pair, orientation and environment levels; and the shortest contact: its distance (inf without
+    any), the place of the pair in the list, its first molecule and which atoms.
+    """
+    cdef int m = <int> placed.shape[0], a, t, x, i, j
+    cdef Pairs pairs = view_pairs(first, index, shift_id, shifts)
+    cdef const Molecule* all = <const Molecule*> &placed[0, 0]
+    cdef double[:, :, ::1] rows
+    cdef double* row
+    cdef double* term
+    cdef const double* other
+    cdef const double* gradients = NULL
+    cdef bint environment = machine is not None, bond = curve is not None
+    cdef Value value
+    terms_array = np.zeros((n_threads, m, TERMS_SIZE))
+    level_array = np.zeros((m, 4))
+    cdef double[:, :, ::1] terms = terms_array
+    cdef double[:, ::1] level = level_array
+    energy_array, force_array = np.empty(2 * m), np.zeros((2 * m, 3))
+    virial_array = np.zeros((2 * m, 6))
+    cdef double[::1] energy = energy_array
+    cdef double[:, ::1] force = force_array, virial = virial_array
+    cdef Contact[64] nearest
+    if n_threads > 64:
+        raise ValueError("at most 64 threads")
+    for t in range(n_threads):
+        nearest[t].r2 = np.inf
+        nearest[t].molecule = nearest[t].neighbour = nearest[t].atoms = 0
+    if environment:
+        rows_array = gather(interaction, placed, &pairs, n_threads)
+        rows = rows_array
+        with nogil:
+            for a in prange(m, schedule="static", num_threads=n_threads):
+                row = &rows[0, a, 0]
+                for t in range(1, n_threads):
+                    other = &rows[t, a, 0]
+                    for x in range(N_MOMENTS):
+                        row[x] += other[x]
+                level[a, 3] = environment_energy(machine.c, all[a], row, &terms[0, a, 3])
+        gradients = &rows[0, 0, 0]
+    with nogil:
+        for a in prange(m, schedule="static", num_threads=n_threads):
+            t = threadid()
+            add_pairs(interaction.c, all, a, neighbours_of(&pairs, a), gradients,
+                      <MoleculeTerms*> &terms[t, 0, 0], &nearest[t])
+        for a in prange(m, schedule="static", num_threads=n_threads):
+            term = &terms[0, a, 0]
+            for t in range(1, n_threads):
+                other = &terms[t, a, 0]
+                for x in range(TERMS_SIZE):
+                    term[x] += other[x]
+            if bond:
+                value = bond_energy(curve.c, all[a].length)
+                level[a, 0] = value.f
+                for x in range(3):
+                    term[3 + x] += value.df * all[a].u[x]
+            level[a, 1] = term[12]
+            level[a, 2] = term[13]
+            i = molecules[a, 0]
+            j = molecules[a, 1]
+            energy[i] = 0.5 * (level[a, 0] + level[a, 1] + level[a, 2] + level[a, 3]) + e0
+            energy[j] = energy[i]
+            share_molecule(all[a], (<MoleculeTerms*> term)[0], &force[i, 0], &force[j, 0],
+                           &virial[i, 0], &virial[j, 0])
+    for t in range(1, n_threads):
+        if nearest[t].r2 < nearest[0].r2:
+            nearest[0] = nearest[t]
+    found = (sqrt(nearest[0].r2), pairs.first[nearest[0].molecule] + nearest[0].neighbour,
+             nearest[0].molecule, nearest[0].atoms)
+    return energy_array, force_array, virial_array, level_array.sum(axis=0), found

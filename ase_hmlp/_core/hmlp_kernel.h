@@ -1,10 +1,16 @@
-/* The physics of one centre, shared by every host (the Cython core here, a LAMMPS pair style).
+/* The physics of the potential, shared by every host (the Cython core here, a LAMMPS pair style).
  *
- * No Python, no allocation, no neighbour search: the host hands over neighbour vectors and gets
- * fingerprints back, hands over dE/dfingerprint and gets forces and virials back.  Every cutoff,
- * radial and angular function of the potential is defined here and nowhere else.
+ * No Python, no allocation, no neighbour search: the host hands over molecules and half a list of
+ * their pairs and gets energies, forces on centres, derivatives with respect to bond vectors and
+ * virials back.  Every radial and angular function of the potential is defined here and nowhere
+ * else.  Three passes, with whatever communication the host needs between them:
  *
- * Units: Angstrom and eV.  Neighbour vectors point from the centre to the neighbour.
+ *   gather_moments     every pair: sums over the neighbours of a molecule
+ *   environment_energy every molecule: energy of its surroundings, and in place of its sums the
+ *                      derivatives with respect to them
+ *   add_pairs          every pair: the pair and orientation levels and all forces
+ *
+ * Units: Angstrom and eV.  Separations point from the first molecule to the second.
  * Virials are dE/dstrain in Voigt order xx yy zz yz xz xy (a stress times a volume, positive in
  * tension).
  */
@@ -12,6 +18,7 @@
 #define HMLP_KERNEL_H
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -23,24 +30,41 @@
 #define HMLP_CLONES
 #endif
 
-/* Inner functions have to be inlined into each version of the outer ones to profit from it. */
+/* Inner functions have to be inlined into each version of the outer ones to profit from it; then
+ * nothing is ever passed in the registers that the warning is about. */
 #if defined(__GNUC__)
 #define HMLP_INLINE inline __attribute__((always_inline))
+#pragma GCC diagnostic ignored "-Wpsabi"
 #else
 #define HMLP_INLINE inline
 #endif
 
-/* One centre's worth of work. Static, because every host compiles its own copy. */
+/* One molecule's worth of work. Static, because every host compiles its own copy. */
 #define HMLP_KERNEL HMLP_CLONES [[maybe_unused]] static
 
 namespace hmlp {
 
-constexpr int MAX_RADIAL = 64;      /* radial channels of one basis, padded */
-constexpr int MAX_ANGULAR = 8;      /* orientational invariants */
-constexpr int MAX_FINGERPRINTS = MAX_RADIAL * MAX_ANGULAR;
-constexpr int MAX_COMPONENTS = 128; /* compressed components a kernel sees */
-constexpr int MAX_POLYNOMIAL = 12;  /* coefficients of a polynomial bond */
-constexpr int REP_BLOCK = 16;       /* representatives are padded to a multiple of this */
+constexpr int N_DENSITIES = 4;       /* radial functions of the environment */
+constexpr int N_STRETCH = 4;         /* 1, s + s', s s', s^2 + s'^2 of a pair of molecules */
+constexpr int N_ANGULAR = 6;         /* orientational invariants, those that swap added up */
+constexpr int N_CHANNELS = 12;       /* functions of the separation of centres, see CentreTable */
+constexpr int N_TENSOR = 10;         /* 1, x, y, z, xx, yy, zz, yz, xz, xy */
+constexpr int N_ALIGNED = 5;         /* sums of invariants with the neighbours' axes */
+constexpr int N_MOMENTS = 48;        /* N_TENSOR * N_DENSITIES + N_ALIGNED, padded */
+constexpr int N_PRODUCTS = 10;       /* products of two of four densities */
+constexpr int N_FINGERPRINTS = 2 * N_DENSITIES + N_ALIGNED + 4 * N_PRODUCTS;
+constexpr int MAX_FINGERPRINTS = 64; /* of a regressor */
+constexpr int MAX_COMPONENTS = 64;   /* compressed components a kernel sees */
+constexpr int MAX_POLYNOMIAL = 12;   /* coefficients of a polynomial bond */
+constexpr int REP_BLOCK = 16;        /* representatives are padded to a multiple of this */
+
+/* Four numbers that are worked on together. */
+typedef double v4 __attribute__((vector_size(32)));
+typedef double v4_anywhere __attribute__((vector_size(32), aligned(8)));
+
+HMLP_INLINE v4 load(const double* p) { return *reinterpret_cast<const v4_anywhere*>(p); }
+HMLP_INLINE void store(double* p, v4 v) { *reinterpret_cast<v4_anywhere*>(p) = v; }
+HMLP_INLINE double sum(v4 v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 /* ---------------------------------------------------------------- scalar functions ---- */
 
@@ -138,77 +162,62 @@ HMLP_INLINE double vector_exp(double x) {
   return p * power * nothing;
 }
 
-/* ---------------------------------------------------------------- radial tables ------- */
+/* ---------------------------------------------------------------- tables -------------- */
 
-/* All channels of a radial basis on a common grid, cubic Hermite between the nodes, so that the
- * slope is the exact derivative of the value.  Node n holds `channels` values followed by
- * `channels` slopes times the spacing. */
-struct RadialTable {
-  const double* nodes;
-  int channels; /* padded to a multiple of 4; the padding is zero */
-  int n_nodes;
-  double spacing, cutoff;
+/* Cubics between equidistant nodes, with the value and slope of the function at both: the slope is
+ * the exact derivative of the value.  An interval holds the four coefficients of four channels,
+ * the lowest power first; of the separation of centres there are three such blocks:
+ *
+ *   h1 h2 h3 h4                          densities of the environment
+ *   S000, S202+S022, S220, S222          orientation level
+ *   S224, S404+S044, aligned, cutoff     orientation level; weight of the aligned sums; cutoff
+ *                                        function of the pair level
+ */
+struct Table {
+  const double* intervals;
+  int n_intervals;
+  double spacing;
 };
 
-struct Hermite {
-  const double *left, *right;
-  double v0, m0, v1, m1; /* weights of value and slope at the left and right node */
-};
+constexpr int BLOCK = 16;                            /* numbers of one block of an interval */
+constexpr int ATOM_INTERVAL = BLOCK;                 /* of a table of distances between atoms */
+constexpr int CENTRE_INTERVAL = N_CHANNELS / 4 * BLOCK;
 
-HMLP_INLINE const double* table_interval(const RadialTable& t, double r, double* x) {
-  const double scaled = r / t.spacing;
+HMLP_INLINE const double* interval(const Table& t, int size, double r, double inverse, double* x) {
+  const double scaled = r * inverse;
   int n = static_cast<int>(scaled);
-  if (n > t.n_nodes - 2) n = t.n_nodes - 2;
+  n = n < t.n_intervals ? n : t.n_intervals - 1;
   *x = scaled - n;
-  return t.nodes + static_cast<std::size_t>(n) * 2 * t.channels;
+  return t.intervals + static_cast<std::size_t>(n) * size;
 }
 
-HMLP_INLINE Hermite table_value(const RadialTable& t, double r) {
-  double x;
-  const double* left = table_interval(t, r, &x);
-  const double x2 = x * x, x3 = x2 * x;
-  return {left, left + 2 * t.channels, 2 * x3 - 3 * x2 + 1, x3 - 2 * x2 + x, -2 * x3 + 3 * x2,
-          x3 - x2};
+HMLP_INLINE v4 block_value(const double* c, double x) {
+  return load(c) + x * (load(c + 4) + x * (load(c + 8) + x * load(c + 12)));
 }
 
-HMLP_INLINE Hermite table_slope(const RadialTable& t, double r) {
-  double x;
-  const double* left = table_interval(t, r, &x);
-  const double inv = 1.0 / t.spacing, x2 = x * x;
-  return {left, left + 2 * t.channels, inv * (6 * x2 - 6 * x), inv * (3 * x2 - 4 * x + 1),
-          inv * (6 * x - 6 * x2), inv * (3 * x2 - 2 * x)};
+/* Slope times the spacing. */
+HMLP_INLINE v4 block_slope(const double* c, double x) {
+  return load(c + 4) + x * (2.0 * load(c + 8) + (3.0 * x) * load(c + 12));
 }
 
-/* out[k] (+)= channel k */
-template <bool ACCUMULATE>
-HMLP_INLINE void table_channels(const Hermite& h, int channels, double* out) {
-  const double *a = h.left, *b = h.right;
-#pragma omp simd
-  for (int k = 0; k < channels; ++k) {
-    const double v = h.v0 * a[k] + h.m0 * a[k + channels] + h.v1 * b[k] + h.m1 * b[k + channels];
-    out[k] = ACCUMULATE ? out[k] + v : v;
-  }
-}
-
-/* sum_k (g[k] + q[k]) channel k */
-HMLP_INLINE double table_contract(const Hermite& h, int channels, const double* g, const double* q) {
-  const double *a = h.left, *b = h.right;
-  double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-  for (int k = 0; k < channels; ++k)
-    sum += (g[k] + q[k]) *
-           (h.v0 * a[k] + h.m0 * a[k + channels] + h.v1 * b[k] + h.m1 * b[k + channels]);
-  return sum;
-}
+/* Everything that is a function of one pair of molecules, coefficients included, and what the
+ * environment sees of it.
+ *
+ * Pair level: cutoff(R) sum over atoms i of one, j of the other molecule and k of q_k phi_k(r_ij)
+ * with q = (1, s + s', s s', s^2 + s'^2); the stretch s of a bond is its length less `r0`, smoothly
+ * held at the ends of [low, high] within `margin`, beyond which no bond of a solid or liquid was
+ * labelled.  Orientation level: sum over l of psi_l(R) S_l. */
+struct Interaction {
+  Table atoms, centres;
+  double cutoff; /* the longest separation at which anything acts */
+  double r0, low, high, margin;
+};
 
 /* ---------------------------------------------------------------- orientation --------- */
 
 /* The invariants of two axes a, b and the unit separation R^ (Stone's S functions, even in each
  * axis), by ca = a.R^, cb = b.R^, c = a.b: */
-enum Angular { S000, S202, S022, S220, S222, S224, S404, S044 };
-
-/* Which invariant each becomes when the two molecules change places. */
-constexpr int ANGULAR_SWAP[MAX_ANGULAR] = {S000, S022, S202, S220, S222, S224, S044, S404};
+enum Angular { S000, S202, S022, S220, S222, S224, S404, S044, ALL_ANGULAR };
 
 HMLP_INLINE void angular_values(double ca, double cb, double c, double* s) {
   const double a2 = ca * ca, b2 = cb * cb, abc = ca * cb * c;
@@ -243,50 +252,231 @@ inline double dot3(const double* a, const double* b) {
   return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 }
 
-/* One molecule as its neighbours see it. */
-struct Axis {
-  double u[3];   /* unit vector along the bond */
-  double length; /* bond length */
+/* One molecule as its neighbours see it: ten numbers. */
+struct Molecule {
+  double centre[3];
+  double u[3];      /* unit vector along the bond */
+  double length;    /* of the bond */
+  double s, ds;     /* stretch as the pair level sees it, and its derivative by the length */
+  double unused;
 };
 
-/* Separation of two molecules and the scalars between their axes. */
-struct Separation {
-  double r, unit[3], ca, cb, c;
-};
+constexpr int MOLECULE_SIZE = 10;
 
-HMLP_INLINE Separation separation(const double* d, const Axis& a, const Axis& b) {
-  Separation s;
-  s.r = std::sqrt(dot3(d, d));
-  /* Centres that coincide have no direction; any will do, the kernel's slopes are finite. */
-  const double inv = 1.0 / (s.r > 1e-12 ? s.r : 1e-12);
-  for (int x = 0; x < 3; ++x) s.unit[x] = d[x] * inv;
-  s.ca = dot3(a.u, s.unit);
-  s.cb = dot3(b.u, s.unit);
-  s.c = dot3(a.u, b.u);
-  return s;
+HMLP_INLINE Value held_stretch(const Interaction& m, double length) {
+  const Value low = frozen_distance(length, m.low, m.low + m.margin);
+  const Value high = frozen_distance(-low.f, -m.high, -(m.high - m.margin));
+  return {-high.f - m.r0, low.df * high.df};
 }
 
-/* Derivative of a function e(R, ca, cb, c), given by its four slopes, with respect to the
- * separation vector and to the two bond vectors. */
-HMLP_INLINE void chain_to_vectors(const Separation& s, const Axis& a, const Axis& b, double e_r,
-                             double e_ca, double e_cb, double e_c, double* de_dd, double* de_dba,
-                             double* de_dbb) {
-  const double inv = 1.0 / (s.r > 1e-12 ? s.r : 1e-12);
-  const double inv_a = 1.0 / a.length, inv_b = 1.0 / b.length;
+/* From the position of its first atom and its bond vector. */
+inline void place_molecule(const Interaction& m, const double* first, const double* bond,
+                           Molecule* out) {
+  out->length = std::sqrt(dot3(bond, bond));
   for (int x = 0; x < 3; ++x) {
-    de_dd[x] = e_r * s.unit[x] +
-               inv * (e_ca * (a.u[x] - s.ca * s.unit[x]) + e_cb * (b.u[x] - s.cb * s.unit[x]));
-    de_dba[x] =
-        inv_a * (e_ca * (s.unit[x] - s.ca * a.u[x]) + e_c * (b.u[x] - s.c * a.u[x]));
-    de_dbb[x] =
-        inv_b * (e_cb * (s.unit[x] - s.cb * b.u[x]) + e_c * (a.u[x] - s.c * b.u[x]));
+    out->centre[x] = first[x] + 0.5 * bond[x];
+    out->u[x] = bond[x] / out->length;
   }
+  const Value s = held_stretch(m, out->length);
+  out->s = s.f;
+  out->ds = s.df;
+  out->unused = 0.0;
+}
+
+/* Half a list of one molecule's pairs: molecule index[n] moved by shifts[shift_id[n]], or where it
+ * is if there are no shifts. */
+struct Neighbours {
+  int n;
+  const int* index;
+  const int* shift_id;
+  const double* shifts;
+};
+
+HMLP_INLINE double separation(const Molecule& a, const Molecule& b, const Neighbours& nb, int n,
+                              double* d) {
+  for (int x = 0; x < 3; ++x) d[x] = b.centre[x] - a.centre[x];
+  if (nb.shift_id) {
+    const double* shift = nb.shifts + 3 * static_cast<std::size_t>(nb.shift_id[n]);
+    for (int x = 0; x < 3; ++x) d[x] += shift[x];
+  }
+  return dot3(d, d);
+}
+
+/* Centres that coincide have no direction; any will do, the kernel's slopes are finite. */
+constexpr double NOWHERE = 1e-12;
+
+/* ---------------------------------------------------------------- moments ------------- */
+
+/* Sums over neighbours, a row of N_MOMENTS numbers for each molecule:
+ *
+ *   row[4 t + n] = sum_b h_n(R) T_t(R^),  T = 1, x, y, z, xx, yy, zz, yz, xz, xy
+ *   row[40 + l]  = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
+ *
+ * Adds the pairs of molecule a to the rows of all molecules. */
+HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a,
+                                const Neighbours& nb, double* rows) {
+  const Molecule& A = all[a];
+  const double inverse = 1.0 / m.centres.spacing, cutoff2 = m.cutoff * m.cutoff;
+  v4 own[N_TENSOR];
+  double aligned[N_ALIGNED] = {};
+  for (int t = 0; t < N_TENSOR; ++t) own[t] = v4{};
+  for (int n = 0; n < nb.n; ++n) {
+    const Molecule& B = all[nb.index[n]];
+    double d[3], x;
+    const double r2 = separation(A, B, nb, n, d);
+    if (r2 >= cutoff2) continue;
+    const double r = std::sqrt(r2), inv = 1.0 / (r > NOWHERE ? r : NOWHERE);
+    const double u[3] = {d[0] * inv, d[1] * inv, d[2] * inv};
+    const double* c = interval(m.centres, CENTRE_INTERVAL, r, inverse, &x);
+    const v4 h = block_value(c, x);
+    const double g = block_value(c + 2 * BLOCK, x)[2];
+    double s[ALL_ANGULAR];
+    angular_values(dot3(A.u, u), dot3(B.u, u), dot3(A.u, B.u), s);
+    const v4 hx = h * u[0], hy = h * u[1], hz = h * u[2];
+    double* row = rows + static_cast<std::size_t>(nb.index[n]) * N_MOMENTS;
+    const v4 odd[3] = {hx, hy, hz};
+    const v4 even[6] = {hx * u[0], hy * u[1], hz * u[2], hy * u[2], hx * u[2], hx * u[1]};
+    own[0] += h;
+    store(row, load(row) + h);
+    for (int t = 0; t < 3; ++t) {
+      own[1 + t] += odd[t];
+      store(row + 4 * (1 + t), load(row + 4 * (1 + t)) - odd[t]);
+    }
+    for (int t = 0; t < 6; ++t) {
+      own[4 + t] += even[t];
+      store(row + 4 * (4 + t), load(row + 4 * (4 + t)) + even[t]);
+    }
+    const double both[3] = {g * s[S220], g * s[S222], g * s[S224]};
+    double* w = row + N_TENSOR * N_DENSITIES;
+    aligned[0] += g * s[S022];
+    w[0] += g * s[S202];
+    for (int l = 0; l < 3; ++l) {
+      aligned[1 + l] += both[l];
+      w[1 + l] += both[l];
+    }
+    aligned[4] += g * s[S044];
+    w[4] += g * s[S404];
+  }
+  double* row = rows + static_cast<std::size_t>(a) * N_MOMENTS;
+  for (int t = 0; t < N_TENSOR; ++t) store(row + 4 * t, load(row + 4 * t) + own[t]);
+  for (int l = 0; l < N_ALIGNED; ++l) row[N_TENSOR * N_DENSITIES + l] += aligned[l];
+}
+
+/* ---------------------------------------------------------------- fingerprints -------- */
+
+/* Of a molecule with axis u, for densities n <= n', from its moments; the tensor is the traceless
+ * part of the second moment, Q_n = sum h_n (R^ R^ - 1/3), the vector V_n = sum h_n R^:
+ *
+ *   0      density   sum h_n
+ *   4      axial     3/2 u.Q_n.u = sum h_n P2(u.R^)
+ *   8      aligned   sum aligned S_l
+ *   13     vector    V_n . V_n'
+ *   23     tensor    Q_n : Q_n'
+ *   33     vector along the axis   (V_n . u) (V_n' . u)
+ *   43     tensor along the axis   (Q_n u) . (Q_n' u)
+ */
+enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 8, VECTOR = 13, TENSOR = 23, VECTOR_AXIS = 33,
+              TENSOR_AXIS = 43 };
+
+/* What the fingerprints and their derivatives share, one number for each density. */
+struct Shape {
+  double vector[3][N_DENSITIES];
+  double tensor[6][N_DENSITIES]; /* xx yy zz yz xz xy, traceless */
+  double along[N_DENSITIES];     /* V.u */
+  double turned[3][N_DENSITIES]; /* Q u */
+};
+
+/* Rows of a symmetric matrix in the order above. */
+constexpr int SYMMETRIC[3][3] = {{0, 5, 4}, {5, 1, 3}, {4, 3, 2}};
+
+HMLP_INLINE void shape_of(const double* row, const double* u, Shape& f) {
+  for (int n = 0; n < N_DENSITIES; ++n) {
+    for (int x = 0; x < 3; ++x) f.vector[x][n] = row[4 * (1 + x) + n];
+    for (int t = 0; t < 6; ++t)
+      f.tensor[t][n] = row[4 * (4 + t) + n] - (t < 3 ? row[n] / 3.0 : 0.0);
+    f.along[n] = 0.0;
+    for (int x = 0; x < 3; ++x) f.along[n] += u[x] * f.vector[x][n];
+    for (int x = 0; x < 3; ++x) {
+      f.turned[x][n] = 0.0;
+      for (int y = 0; y < 3; ++y) f.turned[x][n] += u[y] * f.tensor[SYMMETRIC[x][y]][n];
+    }
+  }
+}
+
+HMLP_INLINE void fingerprints_of(const double* row, const double* u, const Shape& f, double* v) {
+  for (int n = 0; n < N_DENSITIES; ++n) {
+    v[DENSITY + n] = row[n];
+    v[AXIAL + n] =
+        1.5 * (u[0] * f.turned[0][n] + u[1] * f.turned[1][n] + u[2] * f.turned[2][n]);
+  }
+  for (int l = 0; l < N_ALIGNED; ++l) v[ALIGNED + l] = row[N_TENSOR * N_DENSITIES + l];
+  int k = 0;
+  for (int n = 0; n < N_DENSITIES; ++n)
+    for (int o = n; o < N_DENSITIES; ++o, ++k) {
+      double vector = 0.0, tensor = 0.0, turned = 0.0;
+      for (int x = 0; x < 3; ++x) {
+        vector += f.vector[x][n] * f.vector[x][o];
+        tensor += f.tensor[x][n] * f.tensor[x][o] + 2.0 * f.tensor[3 + x][n] * f.tensor[3 + x][o];
+        turned += f.turned[x][n] * f.turned[x][o];
+      }
+      v[VECTOR + k] = vector;
+      v[TENSOR + k] = tensor;
+      v[VECTOR_AXIS + k] = f.along[n] * f.along[o];
+      v[TENSOR_AXIS + k] = turned;
+    }
+}
+
+/* From the gradient g with respect to the fingerprints to that with respect to the moments, and to
+ * the axis (added to de_du). */
+HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const double* g, double* row,
+                                     double* de_du) {
+  double m_vector[4][4], m_tensor[4][4], m_along[4][4], m_turned[4][4];
+  int k = 0;
+  for (int n = 0; n < N_DENSITIES; ++n)
+    for (int o = n; o < N_DENSITIES; ++o, ++k) {
+      const double twice = n == o ? 2.0 : 1.0;
+      m_vector[n][o] = m_vector[o][n] = twice * g[VECTOR + k];
+      m_tensor[n][o] = m_tensor[o][n] = twice * g[TENSOR + k];
+      m_along[n][o] = m_along[o][n] = twice * g[VECTOR_AXIS + k];
+      m_turned[n][o] = m_turned[o][n] = twice * g[TENSOR_AXIS + k];
+    }
+  for (int n = 0; n < N_DENSITIES; ++n) {
+    double by_vector[3] = {}, by_tensor[6] = {}, by_turned[3] = {}, by_along = 0.0;
+    for (int o = 0; o < N_DENSITIES; ++o) {
+      for (int x = 0; x < 3; ++x) {
+        by_vector[x] += m_vector[n][o] * f.vector[x][o];
+        by_turned[x] += m_turned[n][o] * f.turned[x][o];
+      }
+      for (int t = 0; t < 6; ++t) by_tensor[t] += m_tensor[n][o] * f.tensor[t][o];
+      by_along += m_along[n][o] * f.along[o];
+    }
+    for (int x = 0; x < 3; ++x) {
+      by_turned[x] += 1.5 * g[AXIAL + n] * u[x];
+      by_vector[x] += by_along * u[x];
+      de_du[x] += by_along * f.vector[x][n] + 1.5 * g[AXIAL + n] * f.turned[x][n];
+    }
+    /* Q u depends on Q and on u. */
+    for (int x = 0; x < 3; ++x) {
+      for (int y = 0; y < 3; ++y) de_du[x] += f.tensor[SYMMETRIC[x][y]][n] * by_turned[y];
+      by_tensor[x] += by_turned[x] * u[x];
+    }
+    by_tensor[3] += 0.5 * (by_turned[1] * u[2] + by_turned[2] * u[1]);
+    by_tensor[4] += 0.5 * (by_turned[0] * u[2] + by_turned[2] * u[0]);
+    by_tensor[5] += 0.5 * (by_turned[0] * u[1] + by_turned[1] * u[0]);
+    row[n] = g[DENSITY + n] - (by_tensor[0] + by_tensor[1] + by_tensor[2]) / 3.0;
+    for (int x = 0; x < 3; ++x) {
+      row[4 * (1 + x) + n] = by_vector[x];
+      row[4 * (4 + x) + n] = by_tensor[x];
+      row[4 * (7 + x) + n] = 2.0 * by_tensor[3 + x];
+    }
+  }
+  for (int l = 0; l < N_ALIGNED; ++l) row[N_TENSOR * N_DENSITIES + l] = g[ALIGNED + l];
 }
 
 /* ---------------------------------------------------------------- regressor ----------- */
 
 /* Kernel ridge regression on compressed fingerprints y = T v and, where `stretch_width` > 0, the
- * bond length r of the centre's molecule:
+ * bond length r of the molecule:
  *
  *   e = w.v + (r - r0) w'.v
  *       + sum_s alpha_s [exp(-|y - y_s|^2 / 2) - exp(-(|y|^2 + |y_s|^2) / 2)]
@@ -416,6 +606,48 @@ HMLP_KERNEL void regressor_columns(const Regressor& m, const double* v, double r
   }
 }
 
+/* ---------------------------------------------------------------- environment level --- */
+
+/* Fingerprints of a molecule, N_FINGERPRINTS numbers, from its row of moments. */
+HMLP_KERNEL void environment_fingerprints(const Molecule& a, const double* row, double* v) {
+  Shape f;
+  shape_of(row, a.u, f);
+  fingerprints_of(row, a.u, f, v);
+}
+
+/* The derivatives of fingerprint k by the moments of the molecule and by its axis. */
+HMLP_KERNEL void fingerprint_gradient(const Molecule& a, const double* row, int k, double* gradient,
+                                      double* de_du) {
+  Shape f;
+  double g[N_FINGERPRINTS] = {};
+  g[k] = 1.0;
+  shape_of(row, a.u, f);
+  for (int x = 0; x < 3; ++x) de_du[x] = 0.0;
+  gradient_of_moments(f, a.u, g, gradient, de_du);
+}
+
+/* Derivative by the axis u as one by the bond vector, added. */
+HMLP_INLINE void add_axis_slope(const Molecule& a, const double* de_du, double* de_dbond) {
+  const double along = dot3(de_du, a.u), inv = 1.0 / a.length;
+  for (int x = 0; x < 3; ++x) de_dbond[x] += inv * (de_du[x] - along * a.u[x]);
+}
+
+/* Energy of a molecule's surroundings. Its row of moments becomes that of the derivatives by them;
+ * the derivative by its own bond vector is added to de_dbond. */
+HMLP_KERNEL double environment_energy(const Regressor& m, const Molecule& a, double* row,
+                                      double* de_dbond) {
+  Shape f;
+  double v[MAX_FINGERPRINTS], g[MAX_FINGERPRINTS], de_du[3] = {}, slope;
+  for (int k = N_FINGERPRINTS; k < m.n_fingerprints; ++k) v[k] = 0.0; /* padding */
+  shape_of(row, a.u, f);
+  fingerprints_of(row, a.u, f, v);
+  const double energy = regressor_energy(m, v, a.length, g, &slope);
+  gradient_of_moments(f, a.u, g, row, de_du);
+  add_axis_slope(a, de_du, de_dbond);
+  for (int x = 0; x < 3; ++x) de_dbond[x] += slope * a.u[x];
+  return energy;
+}
+
 /* ---------------------------------------------------------------- bond level ---------- */
 
 enum BondKind { POLYNOMIAL = 0, MORSE = 1 };
@@ -443,14 +675,21 @@ inline Value bond_energy(const Bond& b, double r) {
   return {f + beyond * (df + beyond * half_d2f), df + 2.0 * beyond * half_d2f};
 }
 
-/* ---------------------------------------------------------------- one centre ---------- */
+/* ---------------------------------------------------------------- pairs --------------- */
 
-/* Neighbours of one centre inside the cutoff. */
-struct Neighbours {
-  int n;
-  const double* d; /* (n, 3) */
-  const double* r; /* (n) distances */
-  const int* j;    /* (n) index of each neighbour's fingerprint gradient */
+/* What pairs do to a molecule: the derivatives by its centre and bond vector (the force on the
+ * centre has the other sign), half the virial of the separations, and half the energies. */
+struct MoleculeTerms {
+  double by_centre[3], by_bond[3], virial[6], pair, orientation;
+  double unused[2];
+};
+
+constexpr int TERMS_SIZE = 16;
+
+/* The shortest distance between atoms of different molecules: its square, and of which. */
+struct Contact {
+  double r2;
+  int molecule, neighbour, atoms; /* atoms: 2 times the first's atom plus the second's, each 0, 1 */
 };
 
 inline void add_virial(double scale, const double* d, const double* f, double* w) {
@@ -462,101 +701,182 @@ inline void add_virial(double scale, const double* d, const double* f, double* w
   w[5] += 0.5 * scale * (d[0] * f[1] + d[1] * f[0]);
 }
 
-/* Radial fingerprints of an atom: v[k] = sum_j phi_k(r_ij). */
-HMLP_KERNEL void radial_fingerprints(const RadialTable& t, const Neighbours& nb,
-                                            double* v) {
-  for (int k = 0; k < t.channels; ++k) v[k] = 0.0;
-  for (int n = 0; n < nb.n; ++n)
-    table_channels<true>(table_value(t, nb.r[n]), t.channels, v);
-}
+/* One pair: energies, and derivatives by the separation and both bond vectors. */
+struct PairTerms {
+  double by_d[3], by_a[3], by_b[3], pair, orientation, r2;
+  int atoms;
+};
 
-/* Force on an atom and its half of every pair virial, from the gradients g (atoms, channels) of
- * itself, g + channels * i, and of its neighbours. */
-HMLP_KERNEL void radial_forces(const RadialTable& t, const Neighbours& nb, const double* g,
-                                      int i, double* force, double* virial) {
-  const double* gi = g + static_cast<std::size_t>(i) * t.channels;
-  for (int n = 0; n < nb.n; ++n) {
-    const double r = nb.r[n], *d = nb.d + 3 * n;
-    const double slope =
-        table_contract(table_slope(t, r), t.channels, gi,
-                       g + static_cast<std::size_t>(nb.j[n]) * t.channels) / r;
-    const double f[3] = {slope * d[0], slope * d[1], slope * d[2]};
-    for (int x = 0; x < 3; ++x) force[x] += f[x];
-    add_virial(0.5, d, f, virial);
+/* `ga`, `gb`: rows of derivatives by the moments of both molecules, where ENVIRONMENT. */
+template <bool ENVIRONMENT>
+HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molecule& B,
+                            const double* d, double r2, const double* ga, const double* gb,
+                            PairTerms& out) {
+  const double inv_atoms = 1.0 / m.atoms.spacing, inv_centres = 1.0 / m.centres.spacing;
+  const double r = std::sqrt(r2), inv = 1.0 / (r > NOWHERE ? r : NOWHERE);
+  const double u[3] = {d[0] * inv, d[1] * inv, d[2] * inv};
+  double x;
+  const double* c = interval(m.centres, CENTRE_INTERVAL, r, inv_centres, &x);
+  const v4 p = block_value(c + BLOCK, x), dp = block_slope(c + BLOCK, x) * inv_centres;
+  const v4 q = block_value(c + 2 * BLOCK, x), dq = block_slope(c + 2 * BLOCK, x) * inv_centres;
+  const double cutoff = q[3];
+
+  /* Atom by atom, the four distances together: first atom of A with both of B, then the second. */
+  const v4 of_a = {-0.5, -0.5, 0.5, 0.5}, of_b = {-0.5, 0.5, -0.5, 0.5};
+  v4 atom[3];
+  for (int k = 0; k < 3; ++k)
+    atom[k] = d[k] + of_b * (B.length * B.u[k]) - of_a * (A.length * A.u[k]);
+  const v4 square = atom[0] * atom[0] + atom[1] * atom[1] + atom[2] * atom[2];
+  double distance[4], over[4];
+  for (int k = 0; k < 4; ++k) {
+    distance[k] = std::sqrt(square[k]);
+    over[k] = 1.0 / (distance[k] > NOWHERE ? distance[k] : NOWHERE);
+  }
+  const v4 stretch = {1.0, A.s + B.s, A.s * B.s, A.s * A.s + B.s * B.s};
+  v4 value = {}, slope;
+  for (int k = 0; k < 4; ++k) {
+    double y;
+    const double* f = interval(m.atoms, ATOM_INTERVAL, distance[k], inv_atoms, &y);
+    value += block_value(f, y);
+    slope[k] = sum(block_slope(f, y) * stretch) * over[k];
+  }
+  const double bare = sum(value * stretch);
+  slope *= cutoff * inv_atoms;
+  out.pair = cutoff * bare;
+  const double stretch_a = cutoff * (value[1] + B.s * value[2] + 2.0 * A.s * value[3]) * A.ds;
+  const double stretch_b = cutoff * (value[1] + A.s * value[2] + 2.0 * B.s * value[3]) * B.ds;
+  for (int k = 0; k < 3; ++k) {
+    const v4 f = slope * atom[k];
+    out.by_d[k] = sum(f);
+    out.by_a[k] = stretch_a * A.u[k] - sum(of_a * f);
+    out.by_b[k] = stretch_b * B.u[k] + sum(of_b * f);
+  }
+  out.r2 = square[0];
+  out.atoms = 0;
+  for (int k = 1; k < 4; ++k)
+    if (square[k] < out.r2) {
+      out.r2 = square[k];
+      out.atoms = k;
+    }
+
+  /* Axes: coefficient and its slope of every invariant. */
+  const double ca = dot3(A.u, u), cb = dot3(B.u, u), cc = dot3(A.u, B.u);
+  double s[ALL_ANGULAR], s_ca[ALL_ANGULAR], s_cb[ALL_ANGULAR], s_c[ALL_ANGULAR];
+  angular_values(ca, cb, cc, s);
+  angular_slopes(ca, cb, cc, s_ca, s_cb, s_c);
+  double w[ALL_ANGULAR] = {p[0], p[1], p[1], p[2], p[3], q[0], q[1], q[1]};
+  double dw[ALL_ANGULAR] = {dp[0], dp[1], dp[1], dp[2], dp[3], dq[0], dq[1], dq[1]};
+  double energy = 0.0;
+  for (int l = 0; l < ALL_ANGULAR; ++l) energy += w[l] * s[l];
+  out.orientation = energy;
+  double e_r = dq[3] * bare;
+  double by_unit[3] = {};
+  if (ENVIRONMENT) {
+    const double *wa = ga + N_TENSOR * N_DENSITIES, *wb = gb + N_TENSOR * N_DENSITIES;
+    const double g[ALL_ANGULAR] = {0.0,           wb[0],         wa[0], wa[1] + wb[1],
+                                   wa[2] + wb[2], wa[3] + wb[3], wb[4], wa[4]};
+    for (int l = 1; l < ALL_ANGULAR; ++l) {
+      w[l] += q[2] * g[l];
+      dw[l] += dq[2] * g[l];
+    }
+    const v4 h = block_value(c, x), dh = block_slope(c, x) * inv_centres;
+    v4 both[N_TENSOR];
+    for (int t = 0; t < N_TENSOR; ++t) {
+      const bool odd = t >= 1 && t <= 3;
+      both[t] = odd ? load(ga + 4 * t) - load(gb + 4 * t) : load(ga + 4 * t) + load(gb + 4 * t);
+    }
+    const v4 half[3] = {both[4] * u[0] + 0.5 * (both[8] * u[2] + both[9] * u[1]),
+                        both[5] * u[1] + 0.5 * (both[7] * u[2] + both[9] * u[0]),
+                        both[6] * u[2] + 0.5 * (both[7] * u[1] + both[8] * u[0])};
+    v4 angular = both[0];
+    for (int k = 0; k < 3; ++k) {
+      angular += u[k] * (both[1 + k] + half[k]);
+      by_unit[k] = sum(h * (both[1 + k] + 2.0 * half[k]));
+    }
+    e_r += sum(dh * angular);
+  }
+  double e_ca = 0.0, e_cb = 0.0, e_c = 0.0;
+  for (int l = 0; l < ALL_ANGULAR; ++l) {
+    e_r += dw[l] * s[l];
+    e_ca += w[l] * s_ca[l];
+    e_cb += w[l] * s_cb[l];
+    e_c += w[l] * s_c[l];
+  }
+  for (int k = 0; k < 3; ++k) by_unit[k] += e_ca * A.u[k] + e_cb * B.u[k];
+  const double along = dot3(by_unit, u), inv_a = 1.0 / A.length, inv_b = 1.0 / B.length;
+  for (int k = 0; k < 3; ++k) {
+    out.by_d[k] += e_r * u[k] + inv * (by_unit[k] - along * u[k]);
+    out.by_a[k] += inv_a * (e_ca * (u[k] - ca * A.u[k]) + e_c * (B.u[k] - cc * A.u[k]));
+    out.by_b[k] += inv_b * (e_cb * (u[k] - cb * B.u[k]) + e_c * (A.u[k] - cc * B.u[k]));
   }
 }
 
-/* Orientation fingerprints of a molecule: w[l * channels + n] = sum_b f_n(R) S_l(ca, cb, c). */
-HMLP_KERNEL void orientation_fingerprints(const RadialTable& t, const Neighbours& nb,
-                                                 const Axis& a, const Axis* axes, double* w) {
-  const int channels = t.channels;
-  for (int k = 0; k < channels * MAX_ANGULAR; ++k) w[k] = 0.0;
-  double f[MAX_RADIAL], s[MAX_ANGULAR];
+/* Adds the pairs of molecule a to the terms of all molecules and keeps the shortest contact; rows
+ * as environment_energy leaves them, or null without an environment level. */
+HMLP_KERNEL void add_pairs(const Interaction& m, const Molecule* all, int a, const Neighbours& nb,
+                           const double* rows, MoleculeTerms* terms, Contact* contact) {
+  const Molecule& A = all[a];
+  const double cutoff2 = m.cutoff * m.cutoff;
+  MoleculeTerms own{};
   for (int n = 0; n < nb.n; ++n) {
-    const Separation p = separation(nb.d + 3 * n, a, axes[nb.j[n]]);
-    table_channels<false>(table_value(t, nb.r[n]), channels, f);
-    angular_values(p.ca, p.cb, p.c, s);
-    for (int l = 0; l < MAX_ANGULAR; ++l) {
-      double* out = w + l * channels;
-#pragma omp simd
-      for (int k = 0; k < channels; ++k) out[k] += s[l] * f[k];
-    }
-  }
-}
-
-/* Force on the centre of molecule a, the derivative of the energy with respect to its bond
- * vector, and its half of every pair virial; g as in radial_forces, one row per molecule. */
-HMLP_KERNEL void orientation_forces(const RadialTable& t, const Neighbours& nb, int a,
-                                           const Axis* axes, const double* g, double* force,
-                                           double* de_dbond, double* virial) {
-  const int channels = t.channels, row = channels * MAX_ANGULAR;
-  const double* ga = g + static_cast<std::size_t>(a) * row;
-  double s[MAX_ANGULAR], s_ca[MAX_ANGULAR], s_cb[MAX_ANGULAR], s_c[MAX_ANGULAR];
-  double f[MAX_RADIAL], df[MAX_RADIAL];
-  for (int n = 0; n < nb.n; ++n) {
-    const Axis &ua = axes[a], &ub = axes[nb.j[n]];
-    const double *d = nb.d + 3 * n, *gb = g + static_cast<std::size_t>(nb.j[n]) * row;
-    const Separation p = separation(d, ua, ub);
-    table_channels<false>(table_value(t, nb.r[n]), channels, f);
-    table_channels<false>(table_slope(t, nb.r[n]), channels, df);
-    angular_values(p.ca, p.cb, p.c, s);
-    angular_slopes(p.ca, p.cb, p.c, s_ca, s_cb, s_c);
-    double e_r = 0.0, e_ca = 0.0, e_cb = 0.0, e_c = 0.0;
-    for (int l = 0; l < MAX_ANGULAR; ++l) {
-      const double *ga_l = ga + l * channels, *gb_l = gb + ANGULAR_SWAP[l] * channels;
-      double value = 0.0, slope = 0.0;
-#pragma omp simd reduction(+ : value, slope)
-      for (int k = 0; k < channels; ++k) {
-        const double gradient = ga_l[k] + gb_l[k];
-        value += gradient * f[k];
-        slope += gradient * df[k];
-      }
-      e_r += s[l] * slope;
-      e_ca += s_ca[l] * value;
-      e_cb += s_cb[l] * value;
-      e_c += s_c[l] * value;
-    }
-    double de_dd[3], de_dba[3], de_dbb[3];
-    chain_to_vectors(p, ua, ub, e_r, e_ca, e_cb, e_c, de_dd, de_dba, de_dbb);
+    const int b = nb.index[n];
+    const Molecule& B = all[b];
+    double d[3];
+    const double r2 = separation(A, B, nb, n, d);
+    if (r2 >= cutoff2) continue;
+    PairTerms p;
+    if (rows)
+      pair_terms<true>(m, A, B, d, r2, rows + static_cast<std::size_t>(a) * N_MOMENTS,
+                       rows + static_cast<std::size_t>(b) * N_MOMENTS, p);
+    else
+      pair_terms<false>(m, A, B, d, r2, nullptr, nullptr, p);
+    MoleculeTerms& other = terms[b];
+    double w[6] = {};
+    add_virial(0.5, d, p.by_d, w);
     for (int x = 0; x < 3; ++x) {
-      force[x] += de_dd[x];
-      de_dbond[x] += de_dba[x];
+      own.by_centre[x] -= p.by_d[x];
+      own.by_bond[x] += p.by_a[x];
+      other.by_centre[x] += p.by_d[x];
+      other.by_bond[x] += p.by_b[x];
     }
-    add_virial(0.5, d, de_dd, virial);
+    for (int x = 0; x < 6; ++x) {
+      own.virial[x] += w[x];
+      other.virial[x] += w[x];
+    }
+    own.pair += 0.5 * p.pair;
+    own.orientation += 0.5 * p.orientation;
+    other.pair += 0.5 * p.pair;
+    other.orientation += 0.5 * p.orientation;
+    if (p.r2 < contact->r2) *contact = {p.r2, a, n, p.atoms};
   }
+  MoleculeTerms& mine = terms[a];
+  for (int x = 0; x < 3; ++x) {
+    mine.by_centre[x] += own.by_centre[x];
+    mine.by_bond[x] += own.by_bond[x];
+  }
+  for (int x = 0; x < 6; ++x) mine.virial[x] += own.virial[x];
+  mine.pair += own.pair;
+  mine.orientation += own.orientation;
 }
 
-/* Share what acts on a molecule's centre and bond vector out to its two atoms: adds to the forces
- * and virials of both. `virial` is that of the centre's pairs. */
-inline void share_molecule(const double* bond, const double* centre_force, const double* de_dbond,
-                           const double* virial, double* force_a, double* force_b,
-                           double* virial_a, double* virial_b) {
+/* Derivatives of one fingerprint of A, given by its row `ga`, by the separation and the bonds. */
+HMLP_KERNEL void fingerprint_pair(const Interaction& m, const Molecule& A, const Molecule& B,
+                                  const double* d, const double* ga, const double* gb,
+                                  PairTerms* out) {
+  pair_terms<true>(m, A, B, d, dot3(d, d), ga, gb, *out);
+}
+
+/* Share what acts on a molecule out to its two atoms: adds to the forces of both and to their
+ * virials, half of the molecule's to each. `by_bond` has to hold all derivatives by the bond. */
+HMLP_INLINE void share_molecule(const Molecule& a, const MoleculeTerms& t, double* force_a,
+                                double* force_b, double* virial_a, double* virial_b) {
+  const double bond[3] = {a.length * a.u[0], a.length * a.u[1], a.length * a.u[2]};
   double w[6];
-  std::memcpy(w, virial, sizeof w);
-  add_virial(1.0, bond, de_dbond, w);
+  std::memcpy(w, t.virial, sizeof w);
+  add_virial(1.0, bond, t.by_bond, w);
   for (int x = 0; x < 3; ++x) {
-    force_a[x] += 0.5 * centre_force[x] + de_dbond[x];
-    force_b[x] += 0.5 * centre_force[x] - de_dbond[x];
+    force_a[x] += t.by_bond[x] - 0.5 * t.by_centre[x];
+    force_b[x] -= t.by_bond[x] + 0.5 * t.by_centre[x];
   }
   for (int x = 0; x < 6; ++x) {
     virial_a[x] += 0.5 * w[x];

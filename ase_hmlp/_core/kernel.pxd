@@ -1,37 +1,67 @@
 # The one declaration of hmlp_kernel.h; every Cython module cimports from here.
 
 cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
-    int MAX_RADIAL
-    int MAX_ANGULAR
+    int N_DENSITIES
+    int N_STRETCH
+    int N_CHANNELS
+    int N_MOMENTS
+    int N_FINGERPRINTS
     int MAX_FINGERPRINTS
     int MAX_COMPONENTS
     int MAX_POLYNOMIAL
+    int MOLECULE_SIZE
+    int TERMS_SIZE
     int REP_BLOCK
+    int ALL_ANGULAR
 
     cdef struct Value:
         double f
         double df
 
-    cdef struct RadialTable:
-        const double* nodes
-        int channels
-        int n_nodes
+    cdef struct Table:
+        const double* intervals
+        int n_intervals
         double spacing
+
+    cdef struct InteractionStruct "hmlp::Interaction":
+        Table atoms
+        Table centres
         double cutoff
+        double r0
+        double low
+        double high
+        double margin
 
-    cdef struct Hermite:
-        pass
-
-    cdef struct Axis:
+    cdef struct Molecule:
+        double centre[3]
         double u[3]
         double length
+        double s
+        double ds
 
-    cdef struct Separation:
-        double r
-        double unit[3]
-        double ca
-        double cb
-        double c
+    cdef struct Neighbours:
+        int n
+        const int* index
+        const int* shift_id
+        const double* shifts
+
+    cdef struct MoleculeTerms:
+        double by_centre[3]
+        double by_bond[3]
+        double virial[6]
+        double pair
+        double orientation
+
+    cdef struct PairTerms:
+        double by_d[3]
+        double by_a[3]
+        double by_b[3]
+
+    cdef struct Contact:
+        double r2
+        int molecule
+        int neighbour
+        int atoms
 
     cdef struct Regressor:
         int n_fingerprints
@@ -55,39 +85,35 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
         double lower
         double upper
 
-    cdef struct Neighbours:
-        int n
-        const double* d
-        const double* r
-        const int* j
-
+    Value smooth_cutoff(double r, double rc) noexcept
     Value radial_function(int kind, double a, double b, double r, double rc, double inner,
                           double outer) noexcept
-    Hermite table_value(const RadialTable& table, double r) noexcept
-    Hermite table_slope(const RadialTable& table, double r) noexcept
-    void store_channels "hmlp::table_channels<false>"(const Hermite& h, int channels,
-                                                      double* out) noexcept
-    Separation separation(const double* d, const Axis& a, const Axis& b) noexcept
     void angular_values(double ca, double cb, double c, double* s) noexcept
     void angular_slopes(double ca, double cb, double c, double* s_ca, double* s_cb,
                         double* s_c) noexcept
-    void chain_to_vectors(const Separation& s, const Axis& a, const Axis& b, double e_r,
-                          double e_ca, double e_cb, double e_c, double* de_dd, double* de_dba,
-                          double* de_dbb) noexcept
+    Value held_stretch(const InteractionStruct& m, double length) noexcept
+    void place_molecule(const InteractionStruct& m, const double* first, const double* bond,
+                        Molecule* out) noexcept
+    double separation(const Molecule& a, const Molecule& b, const Neighbours& nb, int n,
+                      double* d) noexcept
+    void gather_moments(const InteractionStruct& m, const Molecule* all, int a,
+                        const Neighbours& nb, double* rows) noexcept
+    void environment_fingerprints(const Molecule& a, const double* row, double* v) noexcept
+    void fingerprint_gradient(const Molecule& a, const double* row, int k, double* gradient,
+                              double* de_du) noexcept
+    void add_axis_slope(const Molecule& a, const double* de_du, double* de_dbond) noexcept
+    double environment_energy(const Regressor& m, const Molecule& a, double* row,
+                              double* de_dbond) noexcept
+    void add_pairs(const InteractionStruct& m, const Molecule* all, int a, const Neighbours& nb,
+                   const double* rows, MoleculeTerms* terms, Contact* contact) noexcept
+    void fingerprint_pair(const InteractionStruct& m, const Molecule& a, const Molecule& b,
+                          const double* d, const double* ga, const double* gb,
+                          PairTerms* out) noexcept
     Value bond_energy(const Bond& bond, double r) noexcept
     void add_virial(double scale, const double* d, const double* f, double* w) noexcept
     double regressor_energy(const Regressor& m, const double* v, double r, double* g,
                             double* de_dr) noexcept
     void regressor_columns(const Regressor& m, const double* v, double r, double* y,
                            double* near, double* isolated) noexcept
-    void radial_fingerprints(const RadialTable& t, const Neighbours& nb, double* v) noexcept
-    void radial_forces(const RadialTable& t, const Neighbours& nb, const double* g, int i,
-                       double* force, double* virial) noexcept
-    void orientation_fingerprints(const RadialTable& t, const Neighbours& nb, const Axis& a,
-                                  const Axis* axes, double* w) noexcept
-    void orientation_forces(const RadialTable& t, const Neighbours& nb, int a, const Axis* axes,
-                            const double* g, double* force, double* de_dbond,
-                            double* virial) noexcept
-    void share_molecule(const double* bond, const double* centre_force, const double* de_dbond,
-                        const double* virial, double* force_a, double* force_b,
-                        double* virial_a, double* virial_b) noexcept
+    void share_molecule(const Molecule& a, const MoleculeTerms& t, double* force_a,
+                        double* force_b, double* virial_a, double* virial_b) noexcept

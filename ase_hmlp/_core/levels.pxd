@@ -1,9 +1,10 @@
-from ase_hmlp._core.kernel cimport Bond, RadialTable, Regressor
+from ase_hmlp._core.kernel cimport Bond, InteractionStruct, Regressor
 
 
-cdef class Table:
-    cdef RadialTable c
-    cdef readonly object nodes
+cdef class Interaction:
+    cdef InteractionStruct c
+    cdef readonly object atoms
+    cdef readonly object centres
 
 
 cdef class Machine:

@@ -1,24 +1,28 @@
-"""Owners of the kernel's structs: radial tables, regressors and bond curves made from arrays."""
+"""Owners of the kernel's structs: tables, regressors and bond curves made from arrays."""
 
 import numpy as np
 
 from ase_hmlp._core.kernel cimport (
-    MAX_ANGULAR,
+    ALL_ANGULAR,
     MAX_COMPONENTS,
     MAX_FINGERPRINTS,
     MAX_POLYNOMIAL,
-    MAX_RADIAL,
+    N_CHANNELS,
+    N_STRETCH,
     REP_BLOCK,
+    Table,
     Value,
+    angular_slopes,
     angular_values,
     bond_energy,
+    held_stretch,
     radial_function,
-    store_channels,
-    table_slope,
-    table_value,
+    smooth_cutoff,
 )
+from ase_hmlp._core.kernel cimport N_FINGERPRINTS as KERNEL_FINGERPRINTS
 
-N_ANGULAR = MAX_ANGULAR
+#: Fingerprints of the environment level.
+N_FINGERPRINTS = KERNEL_FINGERPRINTS
 
 #: Representatives in `Machine.record` come in blocks of this many.
 BLOCK = REP_BLOCK
@@ -26,7 +30,7 @@ BLOCK = REP_BLOCK
 
 def evaluate_radial(int kind, double a, double b, const double[::1] r, double cutoff,
                     double inner, double outer):
-    """Value and slope of one radial function, without a table, at distances r (n) in Å."""
+    """Value and slope of one radial function at distances r (n) in Å: array (2, n)."""
     out = np.empty((2, r.shape[0]))
     cdef double[:, ::1] view = out
     cdef Py_ssize_t n
@@ -38,9 +42,22 @@ def evaluate_radial(int kind, double a, double b, const double[::1] r, double cu
     return out
 
 
+def evaluate_cutoff(const double[::1] r, double cutoff):
+    """Value and slope of the cutoff function at distances r (n) in Å: array (2, n)."""
+    out = np.empty((2, r.shape[0]))
+    cdef double[:, ::1] view = out
+    cdef Py_ssize_t n
+    cdef Value value
+    for n in range(r.shape[0]):
+        value = smooth_cutoff(r[n], cutoff)
+        view[0, n] = value.f
+        view[1, n] = value.df
+    return out
+
+
 def evaluate_angular(const double[:, ::1] cosines):
     """The orientational invariants at rows of (ca, cb, c): array (n, 8)."""
-    out = np.empty((cosines.shape[0], MAX_ANGULAR))
+    out = np.empty((cosines.shape[0], ALL_ANGULAR))
     cdef double[:, ::1] view = out
     cdef Py_ssize_t n
     for n in range(cosines.shape[0]):
@@ -48,63 +65,100 @@ def evaluate_angular(const double[:, ::1] cosines):
     return out
 
 
-cdef class Table:
-    """Radial functions on a grid, for the kernel.
+def evaluate_angular_slopes(const double[:, ::1] cosines):
+    """Derivatives of the invariants by ca, cb and c: array (3, n, 8)."""
+    out = np.empty((3, cosines.shape[0], ALL_ANGULAR))
+    cdef double[:, :, ::1] view = out
+    cdef Py_ssize_t n
+    for n in range(cosines.shape[0]):
+        angular_slopes(cosines[n, 0], cosines[n, 1], cosines[n, 2], &view[0, n, 0],
+                       &view[1, n, 0], &view[2, n, 0])
+    return out
+
+
+def cubic_intervals(values, slopes, double spacing):
+    """Coefficients of cubics between nodes, as the kernel's tables hold them.
 
     Parameters
     ----------
-    functions : sequence of (kind, a, b)
-    cutoff, inner, outer, spacing : float, Å
+    values, slopes : (nodes, channels) arrays; channels a multiple of 4
+    spacing : float
+
+    Returns
+    -------
+    (nodes - 1, channels / 4, 4 powers, 4) array
+    """
+    n = len(values) - 1
+    f0, f1 = values[:n], values[1:]
+    m0, m1 = spacing * slopes[:n], spacing * slopes[1:]
+    powers = np.stack([f0, m0, 3.0 * (f1 - f0) - 2.0 * m0 - m1, 2.0 * (f0 - f1) + m0 + m1], axis=1)
+    channels = powers.shape[2]
+    return np.ascontiguousarray(powers.reshape(n, 4, channels // 4, 4).transpose(0, 2, 1, 3))
+
+
+cdef Table view_table(object intervals, double spacing):
+    cdef const double[:, :, :, ::1] view = intervals
+    cdef Table out
+    out.intervals = &view[0, 0, 0, 0]
+    out.n_intervals = <int> view.shape[0]
+    out.spacing = spacing
+    return out
+
+
+cdef class Interaction:
+    """Tables of what two molecules do to each other, for the kernel.
+
+    Parameters
+    ----------
+    atoms, centres : tuple of values, slopes and spacing
+        Arrays (nodes, 4) and (nodes, 12) of the functions of distances between atoms and of the
+        separation of centres, in the kernel's order; Å.
+    cutoff : float, Å
+    stretch : tuple of float, Å
+        r0, low, high and margin.
     """
 
-    def __init__(self, functions, double cutoff, double inner, double outer, double spacing):
-        # C division truncates: round up without a negative operand.
-        channels = (len(functions) + 3) // 4 * 4
-        if not 0 < channels <= MAX_RADIAL:
-            raise ValueError(f"a radial basis holds 1 to {MAX_RADIAL} functions")
-        n_nodes = int(np.ceil(cutoff / spacing)) + 1
-        r = spacing * np.arange(n_nodes)
-        self.nodes = np.zeros((n_nodes, 2, channels))
-        for k, (kind, a, b) in enumerate(functions):
-            value, slope = evaluate_radial(kind, a, b, r, cutoff, inner, outer)
-            self.nodes[:, 0, k] = value
-            self.nodes[:, 1, k] = slope * spacing
-        cdef const double[:, :, ::1] view = self.nodes
-        self.c.nodes = &view[0, 0, 0]
-        self.c.channels = channels
-        self.c.n_nodes = n_nodes
-        self.c.spacing = spacing
+    def __init__(self, atoms, centres, double cutoff, stretch):
+        self.atoms = cubic_intervals(*atoms)
+        self.centres = cubic_intervals(*centres)
+        if self.atoms.shape[1:] != (1, 4, 4) or 4 * self.centres.shape[1] != N_CHANNELS:
+            raise ValueError("tables of another number of channels than the kernel's")
+        if cutoff > (len(self.centres)) * centres[2] * (1.0 + 1e-12):
+            raise ValueError("the table of separations ends before the cutoff")
+        self.c.atoms = view_table(self.atoms, atoms[2])
+        self.c.centres = view_table(self.centres, centres[2])
         self.c.cutoff = cutoff
-
-    @property
-    def channels(self):
-        """Number of functions, padded to a multiple of four."""
-        return self.c.channels
+        self.c.r0, self.c.low, self.c.high, self.c.margin = stretch
 
     @property
     def cutoff(self):
-        """Cutoff in Å."""
+        """Longest separation of centres (Å) at which two molecules act on each other."""
         return self.c.cutoff
 
     @property
     def record(self):
         """What the kernel's struct holds, by field."""
         return {
-            "channels": self.c.channels,
-            "n_nodes": self.c.n_nodes,
-            "spacing": self.c.spacing,
             "cutoff": self.c.cutoff,
-            "nodes": self.nodes,
+            "stretch": [self.c.r0, self.c.low, self.c.high, self.c.margin],
+            "atoms.n_intervals": self.c.atoms.n_intervals,
+            "atoms.spacing": self.c.atoms.spacing,
+            "atoms.intervals": self.atoms,
+            "centres.n_intervals": self.c.centres.n_intervals,
+            "centres.spacing": self.c.centres.spacing,
+            "centres.intervals": self.centres,
         }
 
-    def evaluate(self, const double[::1] r):
-        """Interpolated values and slopes: array (2, n, channels)."""
-        out = np.empty((2, r.shape[0], self.c.channels))
-        cdef double[:, :, ::1] view = out
+    def stretch(self, const double[::1] length):
+        """Stretch (Å) and its slope at bond lengths (n) in Å: array (2, n)."""
+        out = np.empty((2, length.shape[0]))
+        cdef double[:, ::1] view = out
         cdef Py_ssize_t n
-        for n in range(r.shape[0]):
-            store_channels(table_value(self.c, r[n]), self.c.channels, &view[0, n, 0])
-            store_channels(table_slope(self.c, r[n]), self.c.channels, &view[1, n, 0])
+        cdef Value value
+        for n in range(length.shape[0]):
+            value = held_stretch(self.c, length[n])
+            view[0, n] = value.f
+            view[1, n] = value.df
         return out
 
 

@@ -1,7 +1,7 @@
 """Linked-cell neighbour search for any cell: triclinic, mixed periodicity, smaller than the cutoff.
 
 Works on fractional coordinates of a non-singular cell; directions without periodicity are
-binned over the extent of the points.  Returns full lists in compressed rows.
+binned over the extent of the points.  Returns lists in compressed rows.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ cdef int push(Growing* g, int j, int sx, int sy, int sz) noexcept nogil:
 
 
 def search(const double[:, ::1] points, const double[:, ::1] cell, const double[:, ::1] inverse,
-           const double[::1] heights, pbc, double cutoff):
+           const double[::1] heights, pbc, double cutoff, bint half=False):
     """All ordered pairs of points and periodic images closer than `cutoff`.
 
     Parameters
@@ -48,6 +48,9 @@ def search(const double[:, ::1] points, const double[:, ::1] cell, const double[
     heights : (3,) distances between opposite cell faces, Å.
     pbc : three booleans.
     cutoff : Å.
+    half : bool
+        One of each pair and its reverse: the neighbour has the higher index, or, for images of the
+        point itself, a shift whose first component that is not zero is positive.
 
     Returns
     -------
@@ -96,7 +99,7 @@ def search(const double[:, ::1] points, const double[:, ::1] cell, const double[
     cdef int failed = 0, ax, ay, az, bx, by, bz, sx, sy, sz
     cdef double dx, dy, dz, tx, ty, tz, cutoff2 = cutoff * cutoff
     found.n = 0
-    found.capacity = max(64, 64 * n)
+    found.capacity = max(64, (32 if half else 64) * n)
     found.j = <int*> malloc(found.capacity * sizeof(int))
     found.shift = <int*> malloc(3 * found.capacity * sizeof(int))
     if found.j == NULL or found.shift == NULL:
@@ -126,8 +129,14 @@ def search(const double[:, ::1] points, const double[:, ::1] cell, const double[
                         b = (<Py_ssize_t> bx * nb[1] + by) * nb[2] + bz
                         for k in range(starts[b], starts[b + 1]):
                             j = order[k]
-                            if i == j and sx == 0 and sy == 0 and sz == 0:
+                            if half and j < i:
                                 continue
+                            if i == j:
+                                if sx == 0 and sy == 0 and sz == 0:
+                                    continue
+                                if half and (sx < 0 or (sx == 0 and (sy < 0 or (sy == 0
+                                                                                and sz < 0)))):
+                                    continue
                             dx = wrapped[j, 0] + tx
                             dy = wrapped[j, 1] + ty
                             dz = wrapped[j, 2] + tz

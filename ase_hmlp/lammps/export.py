@@ -12,15 +12,14 @@ import numpy as np
 from ase import units
 
 from ase_hmlp import __version__
-from ase_hmlp._core.levels import BLOCK, N_ANGULAR
+from ase_hmlp._core.levels import BLOCK, N_FINGERPRINTS
 from ase_hmlp.errors import StructureError, UnsupportedElementError
-from ase_hmlp.levels import PairLevel
 from ase_hmlp.model_io import Model, load_model
 from ase_hmlp.molecules import bond_shifts, check_molecules, find_molecules
 from ase_hmlp.neighbors import complete_cell
 
 #: Version of the model file's layout; the reader is ``hmlp_model.h``.
-SCHEMA = 1
+SCHEMA = 2
 
 #: Room (Å) left around the atoms in directions that are not periodic.
 MARGIN = 10.0
@@ -56,19 +55,20 @@ def _records(model: Model) -> Iterator[tuple[str, list[str]]]:
     """Keys and numbers of the file: the fields of the kernel's structs."""
     potential, domain = model.potential, model.domain
     yield "rep_block", _numbers(BLOCK)
-    yield "angular", _numbers(N_ANGULAR)
+    yield "fingerprints", _numbers(N_FINGERPRINTS)
     yield "e0", _numbers(potential.e0)
     for name in ("bond_limits", "bond_length", "contact", "contact_limit"):
         yield name, _numbers(getattr(domain, name))
     for name, value in potential.bond.curve.record.items():
         yield f"bond.{name}", _numbers(value)
-    for name in ("pair", "orientation"):
-        level: PairLevel | None = getattr(potential, name)
-        if level is None:
-            yield f"{name}.channels", _numbers(0)
-            continue
-        for key, value in (level.basis.table.record | level.regressor.machine.record).items():
-            yield f"{name}.{key}", _numbers(value)
+    for name, value in potential.interaction.record.items():
+        yield f"interaction.{name}", _numbers(value)
+    if potential.environment is None:
+        yield "environment.n_fingerprints", _numbers(0)
+        return
+    yield "environment.n_fingerprints", _numbers(N_FINGERPRINTS)
+    for name, value in potential.environment.regressor.machine.record.items():
+        yield f"environment.{name}", _numbers(value)
 
 
 def _numbers(values) -> list[str]:

@@ -25,20 +25,14 @@
 
 namespace hmlp {
 
-/* A radial basis and the regressor on its fingerprints; absent if it has no channels. */
-struct Level {
-  RadialTable table{};
-  Regressor regressor{};
-  bool present() const { return table.channels > 0; }
-};
-
 class Model {
  public:
-  static constexpr int SCHEMA = 1;
+  static constexpr int SCHEMA = 2;
 
   double e0 = 0.0;
   Bond bond{};
-  Level pair, orientation;
+  Interaction interaction{};
+  Regressor regressor{}; /* of the environment level; without fingerprints if there is none */
   double bond_limits[2], bond_length[2]; /* refused outside the first, warned outside the second */
   double contact, contact_limit;         /* warned below the first, refused below the second */
   std::uint32_t checksum = 0;
@@ -54,7 +48,8 @@ class Model {
     read_pair_of("bond_length", bond_length);
     contact = numbers("contact", 1)[0];
     contact_limit = numbers("contact_limit", 1)[0];
-    if (integer("rep_block", 1, 1024) != REP_BLOCK || integer("angular", 1, 1024) != MAX_ANGULAR)
+    if (integer("rep_block", 1, 1024) != REP_BLOCK ||
+        integer("fingerprints", 1, 1024) != N_FINGERPRINTS)
       fail("was written for another version of the kernel: export it again");
     bond.kind = integer("bond.kind", POLYNOMIAL, MORSE);
     bond.n_parameters = integer("bond.n_parameters", 1, MAX_POLYNOMIAL);
@@ -63,9 +58,11 @@ class Model {
     bond.r0 = numbers("bond.r0", 1)[0];
     bond.lower = numbers("bond.lower", 1)[0];
     bond.upper = numbers("bond.upper", 1)[0];
-    read_level("pair", pair, 1);
-    read_level("orientation", orientation, MAX_ANGULAR);
+    read_interaction();
+    read_regressor();
   }
+
+  bool has_environment() const { return regressor.n_fingerprints > 0; }
 
  private:
   std::map<std::string, std::vector<double>> records;
@@ -145,34 +142,46 @@ class Model {
     if (out[0] > out[1]) fail("has an impossible value of " + key);
   }
 
-  void read_level(const std::string& name, Level& level, int angular) const {
-    RadialTable& t = level.table;
-    t.channels = integer(name + ".channels", 0, MAX_RADIAL);
-    if (!t.channels) return;
-    t.n_nodes = integer(name + ".n_nodes", 2, 1 << 24);
+  void read_table(const std::string& name, Table& t, int size, double reach) {
+    t.n_intervals = integer(name + ".n_intervals", 1, 1 << 24);
     t.spacing = numbers(name + ".spacing", 1)[0];
-    t.cutoff = numbers(name + ".cutoff", 1)[0];
-    t.nodes = numbers(name + ".nodes", std::size_t(2) * t.n_nodes * t.channels).data();
-    /* The kernel looks the nodes up by r / spacing, unchecked. */
-    if (t.channels % 4 || !(t.spacing > 0.0) || !(t.cutoff > 0.0) ||
-        t.cutoff > t.spacing * (t.n_nodes - 1) * (1.0 + 1e-12))
-      fail("has an impossible radial table of the " + name + " level");
-    Regressor& m = level.regressor;
-    m.n_fingerprints = t.channels * angular;
-    m.n_components = integer(name + ".n_components", 1, MAX_COMPONENTS);
-    m.n_representatives = integer(name + ".n_representatives", 0, 1 << 24);
-    if (m.n_representatives % REP_BLOCK)
-      fail("has an impossible number of representatives of the " + name + " level");
+    t.intervals = numbers(name + ".intervals", std::size_t(t.n_intervals) * size).data();
+    /* The kernel looks intervals up by r / spacing. */
+    if (!(t.spacing > 0.0) || reach > t.spacing * t.n_intervals * (1.0 + 1e-12))
+      fail("has an impossible table of " + name);
+  }
+
+  void read_interaction() {
+    Interaction& m = interaction;
+    m.cutoff = numbers("interaction.cutoff", 1)[0];
+    if (!(m.cutoff > 0.0)) fail("has an impossible value of interaction.cutoff");
+    const auto& stretch = numbers("interaction.stretch", 4);
+    m.r0 = stretch[0];
+    m.low = stretch[1];
+    m.high = stretch[2];
+    m.margin = stretch[3];
+    read_table("interaction.atoms", m.atoms, ATOM_INTERVAL, m.cutoff + bond_limits[1]);
+    read_table("interaction.centres", m.centres, CENTRE_INTERVAL, m.cutoff);
+  }
+
+  void read_regressor() {
+    Regressor& m = regressor;
+    m.n_fingerprints = integer("environment.n_fingerprints", 0, N_FINGERPRINTS);
+    if (!m.n_fingerprints) return;
+    m.n_components = integer("environment.n_components", 0, MAX_COMPONENTS);
+    m.n_representatives = integer("environment.n_representatives", 0, 1 << 24);
+    if (m.n_fingerprints != N_FINGERPRINTS || m.n_representatives % REP_BLOCK)
+      fail("has an impossible regressor");
     const std::size_t k = m.n_fingerprints, q = m.n_components, s = m.n_representatives;
-    m.transform = numbers(name + ".transform", q * k).data();
-    m.linear = numbers(name + ".linear", k).data();
-    m.linear_stretch = numbers(name + ".linear_stretch", k).data();
-    m.representatives = numbers(name + ".representatives", s * q).data();
-    m.rep_norm = numbers(name + ".rep_norm", s).data();
-    m.rep_bond = numbers(name + ".rep_bond", s).data();
-    m.alpha = numbers(name + ".alpha", s).data();
-    m.r0 = numbers(name + ".r0", 1)[0];
-    m.stretch_width = numbers(name + ".stretch_width", 1)[0];
+    m.transform = numbers("environment.transform", q * k).data();
+    m.linear = numbers("environment.linear", k).data();
+    m.linear_stretch = numbers("environment.linear_stretch", k).data();
+    m.representatives = numbers("environment.representatives", s * q).data();
+    m.rep_norm = numbers("environment.rep_norm", s).data();
+    m.rep_bond = numbers("environment.rep_bond", s).data();
+    m.alpha = numbers("environment.alpha", s).data();
+    m.r0 = numbers("environment.r0", 1)[0];
+    m.stretch_width = numbers("environment.stretch_width", 1)[0];
   }
 };
 

@@ -1,11 +1,11 @@
-/* pair_style hmlp: the loops over centres around the kernel header it shares with the Python
+/* pair_style hmlp: the loops over molecules around the kernel header it shares with the Python
  * package. No function of a distance or an angle is defined here.
  *
- * Two passes. The first computes fingerprints of owned atoms and owned molecules and the derivative
- * of the energy with respect to them; these gradients go to ghosts; the second gathers forces, for
- * each centre from its own gradient and its neighbours'. A molecule belongs to the process that
- * owns its atom of lower ID; forces on the other atom, if that is a ghost, go home in LAMMPS's
- * reverse communication, which is why newton has to be on. */
+ * A molecule belongs to the process that owns its atom of lower ID, its first atom. LAMMPS's half
+ * list holds every pair of first atoms once; that pair stands for the pair of molecules. Sums over
+ * neighbours that belong to ghosts go home in a reverse communication, derivatives by the sums come
+ * back in a forward one, and forces on ghosts go home in LAMMPS's own reverse communication, which
+ * is why newton has to be on. */
 #include "pair_hmlp.h"
 
 #include "atom.h"
@@ -39,6 +39,9 @@ double dist_sq(const double *a, const double *b)
   return dx * dx + dy * dy + dz * dz;
 }
 
+// Moments of a molecule without the padding.
+constexpr int MESSAGE = hmlp::N_TENSOR * hmlp::N_DENSITIES + hmlp::N_ALIGNED;
+
 }    // namespace
 
 /* ---------------------------------------------------------------- construction, input ---- */
@@ -53,6 +56,7 @@ PairHMLP::PairHMLP(LAMMPS *lmp) : Pair(lmp)
   no_virial_fdotr_compute = 1;    // the kernel gives the virial of each centre
   centroidstressflag = CENTROID_NOTAVAIL;
   comm_forward = 1;
+  comm_reverse = 0;
 }
 
 PairHMLP::~PairHMLP()
@@ -110,25 +114,16 @@ void PairHMLP::load(const std::string &path)
     error->all(FLERR, "{} {}", path, exc.what());
   }
   model_file = path;
-  comm_forward = 1 + model->pair.table.channels +
-      hmlp::MAX_ANGULAR * model->orientation.table.channels;
+  comm_forward = comm_reverse = MESSAGE;
 }
 
 /* ---------------------------------------------------------------- set-up ---------------- */
 
-/* A neighbouring centre is listed through the nearer of its atoms to our first atom. */
+/* First atoms of two molecules are at most two half bonds farther apart than their centres; so are
+ * any other two, and from an owned first atom both atoms of a neighbour are within reach. */
 double PairHMLP::list_cutoff() const
 {
-  const double half = 0.5 * model->bond_limits[1];
-  const double centre = model->orientation.table.cutoff;
-  const double far = model->orientation.present() ? std::hypot(centre + half, half) : 0.0;
-  return std::max(model->pair.table.cutoff, std::max(far, model->bond_limits[1]));
-}
-
-/* How far from its first atom a molecule needs other atoms, both of each molecule. */
-double PairHMLP::reach() const
-{
-  return std::max(list_cutoff(), model->orientation.table.cutoff + model->bond_limits[1]);
+  return model->interaction.cutoff + model->bond_limits[1];
 }
 
 void PairHMLP::init_style()
@@ -146,14 +141,14 @@ void PairHMLP::init_style()
   if (comm->mode != Comm::SINGLE)
     error->all(FLERR, "Pair style hmlp needs comm_modify mode single");
 
-  const double needed = reach() + neighbor->skin;
+  const double needed = list_cutoff() + neighbor->skin;
   const bool told = comm->cutghostuser > 0.0 && comm->cutghostuser != comm_asked;
   if (told && comm->cutghostuser < needed)
     error->all(FLERR, "Communication cutoff {} is shorter than the {:.4f} that pair style hmlp needs",
                comm->cutghostuser, needed);
   if (!told) comm->cutghostuser = comm_asked = needed;
 
-  neighbor->add_request(this, NeighConst::REQ_FULL);
+  neighbor->add_request(this);
 }
 
 double PairHMLP::init_one(int i, int j)
@@ -215,29 +210,56 @@ void PairHMLP::compute(int eflag, int vflag)
     rebuild();
   update_molecules();
 
-  pair_energies();
-  molecule_energies();
-  message = GRADIENTS;
-  comm->forward_comm(this);
-  pair_forces();
-  molecule_forces();
+  const std::size_t n_molecules = molecules.size();
+  const auto neighbours = [this](int m) {
+    return hmlp::Neighbours{first_pair[m + 1] - first_pair[m], pairs.data() + first_pair[m],
+                            nullptr, nullptr};
+  };
+  const bool environment = model->has_environment();
+  terms.assign(n_molecules, hmlp::MoleculeTerms{});
+  energies.assign(n_owned, 0.0);
+  if (environment) {
+    rows.assign(n_molecules * hmlp::N_MOMENTS, 0.0);
+    for (int m = 0; m < n_owned; ++m)
+      hmlp::gather_moments(model->interaction, molecules.data(), m, neighbours(m), rows.data());
+    comm->reverse_comm(this);
+    for (int m = 0; m < n_owned; ++m)
+      energies[m] = hmlp::environment_energy(
+          model->regressor, molecules[m], &rows[std::size_t(m) * hmlp::N_MOMENTS], terms[m].by_bond);
+    message = GRADIENTS;
+    comm->forward_comm(this, MESSAGE);
+  }
+  hmlp::Contact contact{HUGE_VAL, 0, 0, 0};
+  for (int m = 0; m < n_owned; ++m)
+    hmlp::add_pairs(model->interaction, molecules.data(), m, neighbours(m),
+                    environment ? rows.data() : nullptr, terms.data(), &contact);
+  check_contact(contact);
+
+  double **f = atom->f;
+  for (std::size_t m = 0; m < n_molecules; ++m) {
+    const int a = first_atom[m], b = second_atom[m];
+    if (b < 0) continue;
+    hmlp::MoleculeTerms &t = terms[m];
+    double energy = t.pair + t.orientation;
+    if (static_cast<int>(m) < n_owned) {
+      const hmlp::Value bond = hmlp::bond_energy(model->bond, molecules[m].length);
+      energy += bond.f + energies[m] + 2.0 * model->e0;
+      for (int c = 0; c < 3; ++c) t.by_bond[c] += bond.df * molecules[m].u[c];
+    }
+    double virial_a[6] = {}, virial_b[6] = {};
+    hmlp::share_molecule(molecules[m], t, f[a], f[b], virial_a, virial_b);
+    for (const int atom_of : {a, b}) tally_energy(atom_of, 0.5 * energy);
+    tally_virial(a, virial_a);
+    tally_virial(b, virial_b);
+  }
 }
 
-/* Which atoms are bonded and which centres are neighbours, after LAMMPS has made its lists. */
+/* Which atoms are bonded and which molecules are neighbours, after LAMMPS has made its lists. */
 void PairHMLP::rebuild()
 {
   find_partners();
   find_molecules();
   build_lists();
-
-  const std::size_t n = atom->nlocal + atom->nghost, m = first_atom.size();
-  bonds.resize(3 * m);
-  centres.resize(3 * m);
-  axes.resize(m);
-  pair_gradient.resize(n * model->pair.table.channels);
-  pair_slope.assign(n, 0.0);
-  gradient.resize(m * molecule_row());
-  molecule_slope.resize(n_owned);
 }
 
 /* Several processes may find something wrong; the first of them speaks for all. */
@@ -325,63 +347,23 @@ void PairHMLP::find_molecules()
   stop_if(problem);
 }
 
-void PairHMLP::CompactList::clear()
-{
-  first.assign(1, 0);
-  index.clear();
-  longest = 0;
-}
-
-void PairHMLP::CompactList::close()
-{
-  longest = std::max(longest, static_cast<int>(index.size()) - first.back());
-  first.push_back(static_cast<int>(index.size()));
-}
-
 void PairHMLP::build_lists()
 {
-  double **x = atom->x;
-  const int nlocal = atom->nlocal;
-  const double skin = neighbor->skin;
-  const double pair_range = model->pair.present() ? model->pair.table.cutoff + skin : 0.0;
-  const double centre_range =
-      model->orientation.present() ? model->orientation.table.cutoff + skin : 0.0;
-  const std::size_t n_molecules = first_atom.size();
-  std::vector<double> centre(3 * n_molecules);
-  for (std::size_t m = 0; m < n_molecules; ++m)
-    for (int c = 0; c < 3 && second_atom[m] >= 0; ++c)
-      centre[3 * m + c] = 0.5 * (x[first_atom[m]][c] + x[second_atom[m]][c]);
-
+  molecules.resize(first_atom.size());
+  update_molecules();
+  const double range = model->interaction.cutoff + neighbor->skin;
+  first_pair.assign(1, 0);
   pairs.clear();
-  for (int i = 0; i < nlocal; ++i) {
-    for (int k = 0; k < list->numneigh[i]; ++k) {
-      const int b = list->firstneigh[i][k] & NEIGHMASK;
-      // Only the bonded image is left out: the partner's other images are other molecules.
-      if (b != partner[i] && dist_sq(x[i], x[b]) < pair_range * pair_range)
-        pairs.index.push_back(b);
-    }
-    pairs.close();
-  }
-
-  centre_pairs.clear();
-  std::vector<int> seen_by(n_molecules, -1);    // a molecule is met through both its atoms
   for (int m = 0; m < n_owned; ++m) {
     const int i = first_atom[m];
-    seen_by[m] = m;
     for (int k = 0; k < list->numneigh[i]; ++k) {
-      const int b = molecule[list->firstneigh[i][k] & NEIGHMASK];
-      if (b < 0 || second_atom[b] < 0 || seen_by[b] == m) continue;
-      seen_by[b] = m;
-      if (dist_sq(&centre[3 * m], &centre[3 * b]) < centre_range * centre_range)
-        centre_pairs.index.push_back(b);
+      const int j = list->firstneigh[i][k] & NEIGHMASK;
+      const int b = molecule[j];
+      if (b < 0 || first_atom[b] != j || second_atom[b] < 0) continue;
+      if (dist_sq(molecules[m].centre, molecules[b].centre) < range * range) pairs.push_back(b);
     }
-    centre_pairs.close();
+    first_pair.push_back(static_cast<int>(pairs.size()));
   }
-
-  const std::size_t longest = std::max(pairs.longest, centre_pairs.longest);
-  d.resize(3 * longest + 3);
-  r.resize(longest + 1);
-  j.resize(longest + 1);
 }
 
 void PairHMLP::update_molecules()
@@ -392,146 +374,44 @@ void PairHMLP::update_molecules()
   for (std::size_t m = 0; m < first_atom.size(); ++m) {
     if (second_atom[m] < 0) continue;
     const double *a = x[first_atom[m]], *b = x[second_atom[m]];
-    hmlp::Axis &axis = axes[m];
     const double bond[3] = {b[0] - a[0], b[1] - a[1], b[2] - a[2]};
-    axis.length = std::sqrt(hmlp::dot3(bond, bond));
-    for (int c = 0; c < 3; ++c) {
-      bonds[3 * m + c] = bond[c];
-      centres[3 * m + c] = a[c] + 0.5 * bond[c];
-      axis.u[c] = bond[c] / axis.length;
-    }
+    hmlp::place_molecule(model->interaction, a, bond, &molecules[m]);
+    const double length = molecules[m].length;
     if (static_cast<int>(m) >= n_owned) continue;
     // Written so that NaN fails as well.
-    if (!(axis.length >= shortest && axis.length <= longest))
+    if (!(length >= shortest && length <= longest))
       error->one(FLERR, bond_problem(first_atom[m], second_atom[m]));
     if (!warned_bond &&
-        (axis.length < model->bond_length[0] || axis.length > model->bond_length[1])) {
+        (length < model->bond_length[0] || length > model->bond_length[1])) {
       warned_bond = true;
       error->warning(FLERR,
                      "The bond between atoms {} and {} is {:.3f} A long; the training data of pair "
                      "style hmlp have {:.3f} to {:.3f} A",
-                     tag[first_atom[m]], tag[second_atom[m]], axis.length, model->bond_length[0],
+                     tag[first_atom[m]], tag[second_atom[m]], length, model->bond_length[0],
                      model->bond_length[1]);
     }
   }
 }
 
-/* Neighbours of centre i inside the cutoff. */
-hmlp::Neighbours PairHMLP::gather(const double *points, const CompactList &near, int i,
-                                  double cutoff)
+void PairHMLP::check_contact(const hmlp::Contact &contact)
 {
-  const double *a = points + 3 * static_cast<std::size_t>(i);
-  const double cutoff_sq = cutoff * cutoff;
-  int n = 0;
-  for (int k = near.first[i]; k < near.first[i + 1]; ++k) {
-    const double *b = points + 3 * static_cast<std::size_t>(near.index[k]);
-    const double dx = b[0] - a[0], dy = b[1] - a[1], dz = b[2] - a[2];
-    const double rsq = dx * dx + dy * dy + dz * dz;
-    d[3 * n] = dx;
-    d[3 * n + 1] = dy;
-    d[3 * n + 2] = dz;
-    r[n] = rsq;
-    j[n] = near.index[k];
-    n += rsq < cutoff_sq;    // without a branch: whatever is outside is overwritten
-  }
-  for (int k = 0; k < n; ++k) r[k] = std::sqrt(r[k]);
-  return {n, d.data(), r.data(), j.data()};
-}
-
-void PairHMLP::check_contact(int i, const hmlp::Neighbours &nb)
-{
-  const double *nearest = std::min_element(nb.r, nb.r + nb.n);
-  if (nearest == nb.r + nb.n || *nearest >= model->contact) return;
-  const tagint a = atom->tag[i], b = atom->tag[nb.j[nearest - nb.r]];
-  if (*nearest < model->contact_limit)
+  const double r = std::sqrt(contact.r2);
+  if (r >= model->contact) return;
+  const int other = pairs[first_pair[contact.molecule] + contact.neighbour];
+  const int i = contact.atoms / 2 ? second_atom[contact.molecule] : first_atom[contact.molecule];
+  const int j = contact.atoms % 2 ? second_atom[other] : first_atom[other];
+  const tagint a = atom->tag[i], b = atom->tag[j];
+  if (r < model->contact_limit)
     error->one(FLERR,
                "Atoms {} and {} of different molecules are {:.3f} A apart; below {:.3f} A energies "
                "of pair style hmlp mean nothing",
-               a, b, *nearest, model->contact_limit);
+               a, b, r, model->contact_limit);
   if (warned_contact) return;
   warned_contact = true;
   error->warning(FLERR,
                  "Atoms {} and {} of different molecules are {:.3f} A apart; the training data of "
                  "pair style hmlp have {:.3f} A and more",
-                 a, b, *nearest, model->contact);
-}
-
-/* ---------------------------------------------------------------- first pass ------------ */
-
-void PairHMLP::pair_energies()
-{
-  const hmlp::Level &level = model->pair;
-  const int nlocal = atom->nlocal;
-  const std::size_t channels = level.table.channels;
-  const double *points = nlocal ? atom->x[0] : nullptr;
-  double v[hmlp::MAX_RADIAL];
-  for (int i = 0; i < nlocal; ++i) {
-    double energy = model->e0;
-    if (level.present()) {
-      const hmlp::Neighbours nb = gather(points, pairs, i, level.table.cutoff);
-      check_contact(i, nb);
-      hmlp::radial_fingerprints(level.table, nb, v);
-      energy += hmlp::regressor_energy(level.regressor, v, axes[molecule[i]].length,
-                                       pair_gradient.data() + channels * i, &pair_slope[i]);
-    }
-    tally_energy(i, energy);
-  }
-}
-
-void PairHMLP::molecule_energies()
-{
-  const hmlp::Level &level = model->orientation;
-  const std::size_t row = molecule_row();
-  double w[hmlp::MAX_FINGERPRINTS];
-  for (int m = 0; m < n_owned; ++m) {
-    const hmlp::Value bond = hmlp::bond_energy(model->bond, axes[m].length);
-    double energy = bond.f, slope = 0.0;
-    if (level.present()) {
-      const hmlp::Neighbours nb = gather(centres.data(), centre_pairs, m, level.table.cutoff);
-      hmlp::orientation_fingerprints(level.table, nb, axes[m], axes.data(), w);
-      energy += hmlp::regressor_energy(level.regressor, w, axes[m].length, gradient.data() + row * m,
-                                       &slope);
-    }
-    molecule_slope[m] = bond.df + slope;
-    tally_energy(first_atom[m], 0.5 * energy);
-    tally_energy(second_atom[m], 0.5 * energy);
-  }
-}
-
-/* ---------------------------------------------------------------- second pass ----------- */
-
-void PairHMLP::pair_forces()
-{
-  const hmlp::Level &level = model->pair;
-  if (!level.present()) return;
-  const int nlocal = atom->nlocal;
-  const double *points = nlocal ? atom->x[0] : nullptr;
-  for (int i = 0; i < nlocal; ++i) {
-    const hmlp::Neighbours nb = gather(points, pairs, i, level.table.cutoff);
-    double virial[6] = {};
-    hmlp::radial_forces(level.table, nb, pair_gradient.data(), i, atom->f[i], virial);
-    tally_virial(i, virial);
-  }
-}
-
-void PairHMLP::molecule_forces()
-{
-  const hmlp::Level &level = model->orientation;
-  double **f = atom->f;
-  for (int m = 0; m < n_owned; ++m) {
-    const int a = first_atom[m], b = second_atom[m];
-    const double slope = molecule_slope[m] + pair_slope[a] + pair_slope[b];
-    double force[3] = {}, virial[6] = {}, virial_a[6] = {}, virial_b[6] = {}, de_dbond[3];
-    for (int c = 0; c < 3; ++c) de_dbond[c] = slope * axes[m].u[c];
-    if (level.present()) {
-      const hmlp::Neighbours nb = gather(centres.data(), centre_pairs, m, level.table.cutoff);
-      hmlp::orientation_forces(level.table, nb, m, axes.data(), gradient.data(), force, de_dbond,
-                               virial);
-    }
-    hmlp::share_molecule(&bonds[3 * m], force, de_dbond, virial, f[a], f[b], virial_a, virial_b);
-    tally_virial(a, virial_a);
-    tally_virial(b, virial_b);
-  }
+                 a, b, r, model->contact);
 }
 
 /* ---------------------------------------------------------------- sums ------------------ */
@@ -562,14 +442,10 @@ int PairHMLP::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/
     for (int k = 0; k < n; ++k) buf[k] = ubuf(partner_tag[atoms[k]]).d;
     return n;
   }
-  const std::size_t channels = model->pair.table.channels, row = molecule_row();
   double *out = buf;
-  for (int k = 0; k < n; ++k) {
-    const int i = atoms[k];
-    *out++ = pair_slope[i];
-    out = std::copy_n(pair_gradient.data() + channels * i, channels, out);
-    if (carries(i)) out = std::copy_n(gradient.data() + row * molecule[i], row, out);
-  }
+  for (int k = 0; k < n; ++k)
+    if (carries(atoms[k]))
+      out = std::copy_n(&rows[std::size_t(molecule[atoms[k]]) * hmlp::N_MOMENTS], MESSAGE, out);
   return static_cast<int>(out - buf);
 }
 
@@ -579,35 +455,43 @@ void PairHMLP::unpack_forward_comm(int n, int first, double *buf)
     for (int k = 0; k < n; ++k) partner_tag[first + k] = static_cast<tagint>(ubuf(buf[k]).i);
     return;
   }
-  const std::size_t channels = model->pair.table.channels, row = molecule_row();
   for (int i = first; i < first + n; ++i) {
-    pair_slope[i] = *buf++;
-    std::copy_n(buf, channels, pair_gradient.data() + channels * i);
-    buf += channels;
     if (!carries(i)) continue;
-    std::copy_n(buf, row, gradient.data() + row * molecule[i]);
-    buf += row;
+    std::copy_n(buf, MESSAGE, &rows[std::size_t(molecule[i]) * hmlp::N_MOMENTS]);
+    buf += MESSAGE;
   }
 }
 
-/* Whether atom i brings its molecule's gradient along. */
+/* Sums of ghost molecules, to be added to those of their owners. */
+int PairHMLP::pack_reverse_comm(int n, int first, double *buf)
+{
+  double *out = buf;
+  for (int i = first; i < first + n; ++i)
+    if (carries(i))
+      out = std::copy_n(&rows[std::size_t(molecule[i]) * hmlp::N_MOMENTS], MESSAGE, out);
+  return static_cast<int>(out - buf);
+}
+
+void PairHMLP::unpack_reverse_comm(int n, int *atoms, double *buf)
+{
+  for (int k = 0; k < n; ++k) {
+    if (!carries(atoms[k])) continue;
+    double *row = &rows[std::size_t(molecule[atoms[k]]) * hmlp::N_MOMENTS];
+    for (int c = 0; c < MESSAGE; ++c) row[c] += buf[c];
+    buf += MESSAGE;
+  }
+}
+
+/* Whether atom i brings its molecule's row along. */
 bool PairHMLP::carries(int i) const
 {
   return atom->tag[i] < partner_tag[i];
-}
-
-/* Numbers in the gradient of one molecule. */
-std::size_t PairHMLP::molecule_row() const
-{
-  return hmlp::MAX_ANGULAR * static_cast<std::size_t>(model->orientation.table.channels);
 }
 
 double PairHMLP::memory_usage()
 {
   const auto bytes = [](const auto &v) { return double(v.capacity() * sizeof(v[0])); };
   return Pair::memory_usage() + bytes(partner_tag) + bytes(partner) + bytes(molecule) +
-      bytes(first_atom) + bytes(second_atom) + bytes(pairs.first) + bytes(pairs.index) +
-      bytes(centre_pairs.first) + bytes(centre_pairs.index) + bytes(bonds) + bytes(centres) +
-      bytes(axes) + bytes(pair_gradient) + bytes(pair_slope) + bytes(gradient) +
-      bytes(molecule_slope);
+      bytes(first_atom) + bytes(second_atom) + bytes(first_pair) + bytes(pairs) +
+      bytes(molecules) + bytes(rows) + bytes(terms) + bytes(energies);
 }

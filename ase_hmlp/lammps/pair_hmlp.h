@@ -16,9 +16,9 @@ PairStyle(hmlp,PairHMLP);
 
 namespace hmlp {
 class Model;
-struct Axis;
-struct Neighbours;
-struct RadialTable;
+struct Contact;
+struct Molecule;
+struct MoleculeTerms;
 }    // namespace hmlp
 
 namespace LAMMPS_NS {
@@ -36,17 +36,11 @@ class PairHMLP : public Pair {
   void read_restart(FILE *) override;
   int pack_forward_comm(int, int *, double *, int, int *) override;
   void unpack_forward_comm(int, int, double *) override;
+  int pack_reverse_comm(int, int, double *) override;
+  void unpack_reverse_comm(int, int *, double *) override;
   double memory_usage() override;
 
  private:
-  /* Compact neighbour list: neighbours of centre i are index[first[i]] to index[first[i + 1]]. */
-  struct CompactList {
-    std::vector<int> first, index;
-    int longest = 0;
-    void clear();
-    void close();    // ends the current centre's row
-  };
-
   std::unique_ptr<hmlp::Model> model;
   std::string model_file;
 
@@ -61,24 +55,19 @@ class PairHMLP : public Pair {
   std::vector<int> first_atom;            // of each molecule, the atom of lower ID
   std::vector<int> second_atom;           // -1 if out of sight
   int n_owned = 0;                        // molecules whose first atom is owned come first
-  CompactList pairs, centre_pairs;
+  std::vector<int> first_pair, pairs;     // neighbours of owned molecule m: from first_pair[m] on
 
   // Of the current step.
-  std::vector<double> bonds, centres;     // (molecules, 3)
-  std::vector<hmlp::Axis> axes;           // (molecules)
-  std::vector<double> pair_gradient;      // (atoms, channels)
-  std::vector<double> pair_slope;         // (atoms) derivative with respect to the bond length
-  std::vector<double> gradient;           // (molecules, 8 channels)
-  std::vector<double> molecule_slope;     // (owned molecules), the bond's own slope included
-  std::vector<double> d, r;               // of the neighbours of one centre
-  std::vector<int> j;
+  std::vector<hmlp::Molecule> molecules;
+  std::vector<double> rows;               // moments, then derivatives by them (molecules, 48)
+  std::vector<hmlp::MoleculeTerms> terms;
+  std::vector<double> energies;           // of the surroundings of owned molecules
 
   enum { PARTNERS, GRADIENTS } message = PARTNERS;
   bool warned_bond = false, warned_contact = false;
 
   void load(const std::string &);
   double list_cutoff() const;
-  double reach() const;
   void stop_if(const std::string &);
   std::string bond_problem(int, int) const;
   void rebuild();
@@ -86,14 +75,8 @@ class PairHMLP : public Pair {
   void find_molecules();
   void build_lists();
   void update_molecules();
-  hmlp::Neighbours gather(const double *, const CompactList &, int, double);
-  void check_contact(int, const hmlp::Neighbours &);
-  void pair_energies();
-  void molecule_energies();
-  void pair_forces();
-  void molecule_forces();
+  void check_contact(const hmlp::Contact &);
   bool carries(int) const;
-  std::size_t molecule_row() const;
   void tally_energy(int, double);
   void tally_virial(int, const double *);
 };

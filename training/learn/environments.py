@@ -40,13 +40,12 @@ def frame_of(positions, cell, molecules) -> Frame:
 
 
 def geometry_of(potential: Potential, frame: Frame) -> Geometry:
-    """Neighbour lists with the potential's cutoffs."""
-    tracker = potential.tracker()
-    return frame.geometry(tracker.pair_cutoff, tracker.centre_cutoff)
+    """Neighbour lists with the potential's cutoff."""
+    return frame.geometry(potential.cutoff)
 
 
 def environments(potential: Potential, frame: Frame) -> np.ndarray:
-    """What the kernels see of each atom and its molecule.
+    """What the kernel sees of each atom: its molecule's surroundings.
 
     Parameters
     ----------
@@ -56,25 +55,19 @@ def environments(potential: Potential, frame: Frame) -> np.ndarray:
     Returns
     -------
     (n, q) array
-        The inputs of the Gaussian kernels of all levels side by side, in units of the kernels'
+        The inputs of the environment level's Gaussian kernel, in units of its
         widths: where two atoms are one apart, the potential calls them similar.
     """
+    if potential.environment is None:
+        raise ValueError("a potential without an environment level compares no surroundings")
     geometry = geometry_of(potential, frame)
-    parts = []
-    for level in (potential.pair, potential.orientation):
-        if level is None:
-            continue
-        v = level.fingerprints(level.basis, geometry)
-        per_atom = level.centre == "atom"
-        y = (v[0] if per_atom else v) @ level.regressor.transform.T
-        if level.regressor.stretch_width > 0:
-            y = np.column_stack([y, level.bond_length(geometry) / level.regressor.stretch_width])
-        if not per_atom:
-            spread = np.empty((geometry.n_atoms, y.shape[1]))
-            spread[geometry.molecules] = y[:, None]
-            y = spread
-        parts.append(y)
-    return np.hstack(parts)
+    regressor = potential.environment.regressor
+    y = potential.fingerprints(geometry) @ regressor.transform.T
+    if regressor.stretch_width > 0:
+        y = np.column_stack([y, geometry.bond_length / regressor.stretch_width])
+    of_atom = np.empty((geometry.n_atoms, y.shape[1]))
+    of_atom[geometry.molecules] = y[:, None]
+    return of_atom
 
 
 def deviations(potential: Potential, frame: Frame) -> np.ndarray:
