@@ -7,26 +7,59 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from numpy.polynomial.chebyshev import Chebyshev
-from strategies import structures
-from toy_models import ORIENTATION_BASIS, PAIR_BASIS, random_axes, toy_potential
+from strategies import Structure, structures
+from toy_models import (
+    ENVIRONMENT_BASIS,
+    ORIENTATION_BASIS,
+    PAIR_BASIS,
+    hcp,
+    random_axes,
+    toy_potential,
+)
 
-from ase_hmlp._core.levels import evaluate_angular, evaluate_radial
+from ase_hmlp._core.levels import (
+    Interaction,
+    cubic_intervals,
+    evaluate_angular,
+    evaluate_angular_slopes,
+    evaluate_cutoff,
+    evaluate_radial,
+)
 from ase_hmlp.fingerprints import (
     ANGULAR_NAMES,
+    NEVER,
+    ORIENTATION_NAMES,
     QUADRUPOLE_ANGULAR,
     RADIAL_KINDS,
+    STRETCH_NAMES,
     RadialBasis,
     RadialFunction,
     born_mayer,
     damped_sines,
+    environment_names,
     gaussians,
-    is_real_channel,
     orientation_names,
+    pair_names,
     quadrupole,
 )
-from ase_hmlp.levels import OrientationLevel, PairLevel
+from ase_hmlp.levels import (
+    ATOM_SPACING,
+    CENTRE_SPACING,
+    LONGEST,
+    OrientationLevel,
+    PairLevel,
+    interaction,
+)
+from ase_hmlp.potential import Potential
+from ase_hmlp.training.rows import EnvironmentDesign, LinearDesign
 
-BASES = {"pair": PAIR_BASIS, "orientation": ORIENTATION_BASIS}
+#: Every basis, the spacing of its tables, and whether the cutoff function is in them.
+BASES = {
+    "pair": (PAIR_BASIS, ATOM_SPACING, False),
+    "orientation": (ORIENTATION_BASIS, CENTRE_SPACING, True),
+    "environment": (ENVIRONMENT_BASIS, CENTRE_SPACING, True),
+}
+EVERY_BASIS = pytest.mark.parametrize("basis, spacing, cut", BASES.values(), ids=BASES)
 FUNCTIONS = [
     *gaussians([0.7, 2.0]),
     *damped_sines([1.3, 4.0], [0.9, 2.5]),
@@ -36,40 +69,66 @@ FUNCTIONS = [
 POTENTIAL = toy_potential()
 
 
-def direct(function, basis, r):
+def direct(function, basis, r, cut=True):
     """Value and slope from the kernel, without a table."""
     kind = RADIAL_KINDS[function.kind]
     r = np.ascontiguousarray(r, dtype=float)
-    return evaluate_radial(kind, function.a, function.b, r, basis.cutoff, basis.inner, basis.outer)
+    cutoff = basis.cutoff if cut else NEVER
+    return evaluate_radial(kind, function.a, function.b, r, cutoff, basis.inner, basis.outer)
 
 
-def pieces(basis, start):
+def end(basis, cut):
+    """Where a table ends: atoms may be farther apart than centres."""
+    return basis.cutoff + (0.0 if cut else LONGEST)
+
+
+def nodes(basis, spacing, cut):
+    """Distances of a table's nodes."""
+    return spacing * np.arange(round(end(basis, cut) / spacing) + 1)
+
+
+def table(basis, spacing, cut):
+    """Cubic intervals of all functions of a basis, padded to whole blocks."""
+    made = basis.evaluate(nodes(basis, spacing, cut), cut=cut)
+    padding = ((0, 0), (0, -len(basis.functions) % 4))
+    return cubic_intervals(*(np.pad(x, padding) for x in made), spacing)
+
+
+def read_table(intervals, spacing, r):
+    """Values and slopes (n, channels) of cubic intervals at distances r (n)."""
+    place = np.minimum((np.asarray(r) / spacing).astype(int), len(intervals) - 1)
+    x = (r / spacing - place)[:, None, None]
+    c0, c1, c2, c3 = np.moveaxis(intervals[place], 2, 0)
+    value = c0 + x * (c1 + x * (c2 + x * c3))
+    slope = (c1 + x * (2 * c2 + 3 * x * c3)) / spacing
+    return value.reshape(len(r), -1), slope.reshape(len(r), -1)
+
+
+def pieces(basis, start, stop):
     """Intervals on which every function of a basis is analytic."""
-    joints = [start, basis.inner, basis.outer, basis.cutoff]
-    joints = sorted({x for x in joints if start <= x <= basis.cutoff})
+    joints = [start, basis.inner, basis.outer, stop]
+    joints = sorted({x for x in joints if start <= x <= stop})
     return list(pairwise(joints))
 
 
-def fourth_derivative(function, basis, start):
+def fourth_derivative(function, basis, start, cut):
     """Largest fourth derivative of a radial function beyond `start`, piece by piece."""
     largest = 0.0
-    for left, right in pieces(basis, start):
+    for left, right in pieces(basis, start, end(basis, cut)):
         fit = Chebyshev.interpolate(
-            lambda r: oracle.radial(function, basis, r), 50, domain=(left, right)
+            lambda r: oracle.radial(function, basis, r, cut), 60, domain=(left, right)
         )
         largest = max(largest, np.abs(fit.deriv(4)(np.linspace(left, right, 1000))).max())
     return largest
 
 
-def interpolation_bounds(basis, start):
+def interpolation_bounds(basis, spacing, cut, start):
     """Error bounds of cubic Hermite values, h^4/384 max|f''''|, and slopes, √3/216 h^3 max|f''''|.
 
     They hold where the joints of the pieces are nodes of the table.
     """
-    h = basis.spacing
-    fourth = np.zeros(len(basis.names))
-    for k, function in enumerate(basis.functions):
-        fourth[k] = fourth_derivative(function, basis, start)
+    h = spacing
+    fourth = np.array([fourth_derivative(f, basis, start, cut) for f in basis.functions])
     return h**4 / 384 * fourth, np.sqrt(3.0) / 216 * h**3 * fourth
 
 
@@ -146,73 +205,173 @@ def test_baseline_is_never_frozen():
     np.testing.assert_allclose(value, np.exp(-r / 0.3) * oracle.cutoff_function(r, 4.0), rtol=1e-14)
 
 
+def test_without_a_cutoff_functions_are_what_the_equations_say():
+    """Atoms' distances are not cut off; the separation of their molecules is."""
+    r = np.linspace(0.4, 9.0, 200)
+    basis = RadialBasis(tuple(FUNCTIONS), 4.2, 0.9, 1.3)
+    values, slopes = basis.evaluate(r, cut=False)
+    assert values.shape == slopes.shape == (200, len(FUNCTIONS))
+    for k, function in enumerate(FUNCTIONS):
+        expected = oracle.radial(function, basis, r, cut=False)
+        np.testing.assert_allclose(values[:, k], expected, rtol=1e-12, atol=1e-300)
+        np.testing.assert_array_equal(slopes[:, k], direct(function, basis, r, cut=False)[1])
+        cut = basis.evaluate(r, cut=True)[0][:, k]
+        np.testing.assert_allclose(
+            cut, expected * oracle.cutoff_function(r, 4.2), rtol=1e-12, atol=1e-300
+        )
+
+
+def test_cutoff_function():
+    r = np.linspace(0.0, 5.0, 301)
+    value, slope = evaluate_cutoff(r, 4.2)
+    np.testing.assert_allclose(value, oracle.cutoff_function(r, 4.2), rtol=0, atol=1e-15)
+    expected = oracle.derivative(lambda h: oracle.cutoff_function(r + h, 4.2), 1e-3)
+    # Across the end its third derivative jumps by 48/rc^3: 1e-6 of that at most.
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-6)
+    assert (value[r >= 4.2] == 0).all()
+    assert (slope[r >= 4.2] == 0).all()
+
+
 # ---------------------------------------------------------------- tables
 
 
-@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
-def test_interpolation_error(basis):
+@EVERY_BASIS
+def test_interpolation_error(basis, spacing, cut):
     start = 0.3
-    r = np.random.default_rng(0).uniform(start, basis.cutoff, 4000)
-    value, slope = basis.table.evaluate(r)
-    value_bound, slope_bound = interpolation_bounds(basis, start)
+    r = np.random.default_rng(0).uniform(start, end(basis, cut), 4000)
+    value, slope = read_table(table(basis, spacing, cut), spacing, r)
+    value_bound, slope_bound = interpolation_bounds(basis, spacing, cut, start)
     for k, function in enumerate(basis.functions):
-        exact, exact_slope = direct(function, basis, r)
-        # 1e-13: round-off where the function itself is flat.
+        exact, exact_slope = direct(function, basis, r, cut)
+        # Round-off where the function itself is flat.
         assert np.abs(value[:, k] - exact).max() <= value_bound[k] + 1e-13
         assert np.abs(slope[:, k] - exact_slope).max() <= slope_bound[k] + 1e-11
-        # The bound is no more than ten times what happens: it means something.
+        # The bounds are no more than ten times what happens: they mean something.
         assert np.abs(value[:, k] - exact).max() >= 0.1 * value_bound[k]
-    assert (value[:, len(basis.functions) :] == 0).all()
-    assert (slope[:, len(basis.functions) :] == 0).all()
+        assert np.abs(slope[:, k] - exact_slope).max() >= 0.1 * slope_bound[k]
 
 
-@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
-def test_slope_is_the_derivative_of_the_interpolant(basis):
-    h = basis.spacing
-    middle = h * (np.arange(int(0.5 / h), int(basis.cutoff / h) - 1, 7) + 0.5)
-    _, slope = basis.table.evaluate(middle)
-    numerical = oracle.derivative(lambda x: basis.table.evaluate(middle + x)[0], h / 8)
-    # The stencil is exact for cubics; what is left is round-off, 1e-16 / (h / 8).
-    np.testing.assert_allclose(slope, numerical, rtol=0, atol=1e-11)
+@EVERY_BASIS
+def test_interpolant_takes_value_and_slope_at_the_nodes(basis, spacing, cut):
+    """From both sides: it is continuously differentiable."""
+    intervals = table(basis, spacing, cut)
+    r = nodes(basis, spacing, cut)[1:-1]
+    values, slopes = basis.evaluate(r, cut=cut)
+    n = len(basis.functions)
+    first, second, third, fourth = np.moveaxis(intervals, 2, 0).reshape(4, len(intervals), -1)
+    for left, right, expected in (
+        ((first + second + third + fourth)[:-1], first[1:], values),
+        ((second + 2 * third + 3 * fourth)[:-1], second[1:], spacing * slopes),
+    ):
+        np.testing.assert_allclose(right[:, :n], expected, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(left[:, :n], expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
-def test_interpolant_is_continuous_at_the_nodes(basis):
-    nodes = basis.spacing * np.arange(100, 700, 13)
-    left, right = (basis.table.evaluate(nodes + x) for x in (-1e-12, 1e-12))
-    # Slopes are at most 10 and curvatures at most 100 here: 2e-12 of the way changes 2e-10.
-    np.testing.assert_allclose(left, right, rtol=0, atol=2e-10)
+def test_cubics_are_their_own_interpolants():
+    """Coefficients of one interval, by hand: 1 - 2 x + 3 x^2 - 4 x^3 in units of the spacing."""
+    h, powers = 0.25, np.array([1.0, -2.0, 3.0, -4.0])
+    values = np.array([[1.0] * 4, [powers.sum()] * 4])
+    slopes = np.array([[-2.0] * 4, [-2.0 + 6.0 - 12.0] * 4]) / h
+    intervals = cubic_intervals(values, slopes, h)
+    assert intervals.shape == (1, 1, 4, 4)
+    np.testing.assert_allclose(intervals[0, 0], np.tile(powers[:, None], 4), rtol=0, atol=1e-14)
 
 
 def test_cutoff_between_nodes_is_still_smooth():
     """The last interval then holds the joint: its error is of third order, not fourth."""
-    basis = RadialBasis(gaussians([2.0]), cutoff=4.0021, spacing=0.005)
+    basis, h = RadialBasis(gaussians([2.0]), cutoff=4.0021), 0.005
+    r = h * np.arange(802)
+    made = (np.pad(x, ((0, 0), (0, 3))) for x in basis.evaluate(r, cut=True))
     last = np.linspace(basis.cutoff - 0.01, basis.cutoff, 200)
-    value, slope = basis.table.evaluate(last)
+    value, slope = read_table(cubic_intervals(*made, h), h, last)
     exact = direct(basis.functions[0], basis, last)
     # f''' jumps by 48 g/rc^3 < 0.75 g at the joint, g = exp(-4) < 0.02.  A cubic interpolant
     # misses a jump J in f''' by at most h^3 J/6 in value and h^2 J/2 in slope.
-    h, jump = basis.spacing, 0.75 * 0.02
+    jump = 0.75 * 0.02
     assert np.abs(value[:, 0] - exact[0]).max() <= h**3 * jump / 6
     assert np.abs(slope[:, 0] - exact[1]).max() <= h**2 * jump / 2
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 9, 64])
-def test_any_number_of_functions(n):
-    basis = RadialBasis(gaussians(np.linspace(0.5, 3.0, n)), 4.0)
-    assert basis.table.channels == 4 * ((n + 3) // 4)
-    assert is_real_channel(basis.names).sum() == n
-    r = np.array([1.0, 2.0])
-    np.testing.assert_allclose(
-        basis.table.evaluate(r)[0].T, oracle.radial_channels(basis, r), rtol=0, atol=1e-9
-    )
+def test_tables_of_an_interaction():
+    """Coefficients times functions, each in the channel where the kernel looks for it."""
+    record = POTENTIAL.interaction.record
+    pair, orientation = POTENTIAL.pair, POTENTIAL.orientation
+    assert record["cutoff"] == POTENTIAL.cutoff == pair.basis.cutoff
+    assert record["environment"] == ENVIRONMENT_BASIS.cutoff
+    assert record["stretch"] == [pair.r0, pair.low, pair.high, pair.margin]
+    r = np.random.default_rng(0).uniform(0.3, pair.basis.cutoff + LONGEST, 500)
+    found = read_table(record["atoms.intervals"], record["atoms.spacing"], r)[0]
+    expected = pair.coefficients @ oracle.radial_channels(pair.basis, r, cut=False)
+    bounds = interpolation_bounds(pair.basis, ATOM_SPACING, False, 0.3)[0]
+    allowed = np.abs(pair.coefficients) @ bounds + 1e-12
+    assert (np.abs(found - expected.T) <= allowed).all()
+    r = r[r < POTENTIAL.cutoff]
+    found = read_table(record["centres.intervals"], record["centres.spacing"], r)[0]
+    *densities, aligned = oracle.radial_channels(ENVIRONMENT_BASIS, r)
+    expected = [
+        *densities,
+        *(orientation.coefficients @ oracle.radial_channels(ORIENTATION_BASIS, r)),
+        aligned,
+        oracle.cutoff_function(r, PAIR_BASIS.cutoff),
+    ]
+    *of_densities, of_aligned = interpolation_bounds(ENVIRONMENT_BASIS, CENTRE_SPACING, True, 0.3)[
+        0
+    ]
+    of_orientation = interpolation_bounds(ORIENTATION_BASIS, CENTRE_SPACING, True, 0.3)[0]
+    # The cutoff function's fourth derivative: at most 72 (5 - 1) / rc^4 < 1 here.
+    allowed = [
+        *of_densities,
+        *(np.abs(orientation.coefficients) @ of_orientation),
+        of_aligned,
+        CENTRE_SPACING**4 / 384,
+    ]
+    assert (np.abs(found - np.transpose(expected)) <= np.array(allowed) + 1e-12).all()
 
 
-def test_too_many_or_no_functions_are_refused():
-    with pytest.raises(ValueError, match="1 to 64 functions"):
-        RadialBasis(gaussians(np.linspace(0.5, 3.0, 65)), 4.0).table  # noqa: B018
-    with pytest.raises(ValueError, match="1 to 64 functions"):
-        RadialBasis((), 4.0).table  # noqa: B018
+def test_tables_reach_the_longest_cutoff():
+    """Whichever level has it; the others' functions are zero beyond their own."""
+    for cutoffs in ((4.5, 4.0, 4.2), (3.0, 4.1, 3.5), (3.0, 3.5, 4.013)):
+        bases = (
+            RadialBasis(basis.functions, cutoff, basis.inner, basis.outer)
+            for basis, cutoff in zip(
+                (PAIR_BASIS, ORIENTATION_BASIS, ENVIRONMENT_BASIS), cutoffs, strict=True
+            )
+        )
+        pair, orientation, environment = bases
+        made = interaction(
+            PairLevel(pair, np.ones((4, 7))),
+            OrientationLevel(orientation, np.ones((6, 4))),
+            environment,
+        )
+        record = made.record
+        assert made.cutoff == max(cutoffs)
+        assert record["environment"] == cutoffs[2]
+        assert record["centres.n_intervals"] * CENTRE_SPACING >= max(cutoffs) - 1e-12
+        assert record["atoms.n_intervals"] * ATOM_SPACING >= max(cutoffs) + LONGEST - 1e-12
+        r = CENTRE_SPACING * np.arange(record["centres.n_intervals"])
+        at_nodes = record["centres.intervals"][:, :, 0].reshape(len(r), 12)
+        for channels, cutoff in (
+            ([11], cutoffs[0]),
+            (range(4, 10), cutoffs[1]),
+            ([0, 1, 2, 3, 10], cutoffs[2]),
+        ):
+            for channel in channels:
+                assert (at_nodes[r >= cutoff, channel] == 0).all()
+                assert (at_nodes[(r > 2.0) & (r < cutoff - 0.02), channel] != 0).all()
+
+
+def test_malformed_tables_are_refused():
+    def zeros(n, channels, spacing):
+        return np.zeros((n, channels)), np.zeros((n, channels)), spacing
+
+    stretch = 0.74, 0.6, 0.9, 0.02
+    Interaction(zeros(601, 4, 0.01), zeros(401, 12, 0.01), 4.0, 3.0, stretch)
+    with pytest.raises(ValueError, match="another number of channels"):
+        Interaction(zeros(601, 8, 0.01), zeros(401, 12, 0.01), 4.0, 3.0, stretch)
+    with pytest.raises(ValueError, match="another number of channels"):
+        Interaction(zeros(601, 4, 0.01), zeros(401, 8, 0.01), 4.0, 3.0, stretch)
+    with pytest.raises(ValueError, match="ends before the cutoff"):
+        Interaction(zeros(601, 4, 0.01), zeros(400, 12, 0.01), 4.0, 3.0, stretch)
 
 
 def test_unknown_function_is_refused():
@@ -220,8 +379,8 @@ def test_unknown_function_is_refused():
         RadialFunction("lorentzian", 1.0)
 
 
-@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
-def test_basis_survives_plain_data(basis):
+@EVERY_BASIS
+def test_basis_survives_plain_data(basis, spacing, cut):
     assert RadialBasis.from_dict(basis.to_dict()) == basis
 
 
@@ -289,11 +448,23 @@ def _letters():
     return list(ANGULAR_NAMES)
 
 
+def test_slopes_of_the_invariants():
+    cosines = np.random.default_rng(5).uniform(-1, 1, size=(100, 3))
+    slopes = evaluate_angular_slopes(cosines)
+    for x in range(3):
+        step = np.eye(3)[x]
+        expected = oracle.derivative(lambda h, step=step: evaluate_angular(cosines + h * step), 0.1)
+        # Polynomials of the fourth degree in each cosine: the stencil is exact for them.
+        np.testing.assert_allclose(slopes[x], expected, rtol=0, atol=1e-12)
+
+
 def test_fp_eqq_is_equation_6_times_equation_7():
+    """The one unit coefficient of fp_EQQ is the energy of two molecules."""
     names = orientation_names(ORIENTATION_BASIS)
     assert names.count("fp_EQQ") == 1
-    column = names.index("fp_EQQ")
-    assert len(names) == len(ANGULAR_NAMES) * ORIENTATION_BASIS.table.channels
+    assert len(names) == len(ORIENTATION_NAMES) * len(ORIENTATION_BASIS.functions)
+    coefficients = (np.array(names) == "fp_EQQ").astype(float).reshape(len(ORIENTATION_NAMES), -1)
+    level = OrientationLevel(ORIENTATION_BASIS, coefficients)
     rng = np.random.default_rng(4)
     a, b, r_hat = (random_axes(1, rng)[0] for _ in range(3))
     r = 3.1
@@ -302,54 +473,134 @@ def test_fp_eqq_is_equation_6_times_equation_7():
     geometry = POTENTIAL.tracker().update(
         ends.reshape(-1, 3), np.eye(3), (False,) * 3, np.array([[0, 1], [2, 3]], dtype=np.intc)
     )
-    w = OrientationLevel.fingerprints(ORIENTATION_BASIS, geometry)
+    found = Potential(0.0, POTENTIAL.bond, orientation=level).evaluate(geometry)
     expected = oracle.quadrupole_form(a @ r_hat, b @ r_hat, a @ b) * r**-5
     expected *= (1 - (r / ORIENTATION_BASIS.cutoff) ** 2) ** 3
     # Table error at 3.1 Å: h^4/384 of 1680 r^-9 = 0.06, times 35.
-    np.testing.assert_allclose(w[:, column], expected, rtol=0, atol=1e-11)
+    assert found.levels["orientation"] == pytest.approx(expected, abs=1e-10)
 
 
 # ---------------------------------------------------------------- fingerprints
 
 #: Bounds hold beyond the shortest distance of any pair in the structures drawn.
-PAIR_BOUND = interpolation_bounds(PAIR_BASIS, 1.0)[0]
+PAIR_BOUND = interpolation_bounds(PAIR_BASIS, ATOM_SPACING, False, 1.0)[0]
 #: Centres can be nearer than atoms; the frozen functions are flat there but for the cutoff.
-ORIENTATION_BOUND = interpolation_bounds(ORIENTATION_BASIS, 0.3)[0]
+ORIENTATION_BOUND = interpolation_bounds(ORIENTATION_BASIS, CENTRE_SPACING, True, 0.3)[0]
+ENVIRONMENT_BOUND = interpolation_bounds(ENVIRONMENT_BASIS, CENTRE_SPACING, True, 0.3)[0]
+
+
+def linear_design(level):
+    """All coefficients of a level free."""
+    c = level.coefficients
+    return LinearDesign(level, np.ones_like(c, dtype=bool), np.ones_like(c))
+
+
+def fingerprint_sums(level, structure):
+    """Energies of a structure for unit coefficients, one at a time, as the level orders them."""
+    found = linear_design(level).energies(structure.geometry(POTENTIAL))
+    return found.reshape(level.coefficients.shape)
+
+
+def count_pairs(structure, cutoff):
+    centres, _, _ = oracle.molecules_of(structure)
+    return len(oracle.neighbours(centres, structure.cell, structure.pbc, cutoff)) // 2
 
 
 @settings(max_examples=12)
 @given(structures(max_molecules=5))
 def test_pair_fingerprints_match_oracle(structure):
-    geometry = structure.geometry(POTENTIAL)
-    v, contact = PairLevel.fingerprints(PAIR_BASIS, geometry)
-    expected, count = oracle.pair_fingerprints(PAIR_BASIS, structure)
-    # The interpolation error of each neighbour, and round-off of sums below 1e3.
-    assert (np.abs(v - expected) <= count[:, None] * PAIR_BOUND + 1e-12).all()
-    assert (np.isinf(contact) == (count == 0)).all()
-    assert (contact > 1.0).all()
+    level = POTENTIAL.pair
+    found = fingerprint_sums(level, structure)
+    expected = oracle.pair_fingerprints(level, structure).sum(axis=0)
+    # Four distances a pair, stretches below 0.3 Å; the cutoff function's own error is 3e-11, times
+    # functions of at most 1; round-off of sums below 1e3.
+    bound = 4 * count_pairs(structure, PAIR_BASIS.cutoff) * (PAIR_BOUND + 3e-11)
+    assert (np.abs(found - expected) <= bound + 1e-12).all()
 
 
 @settings(max_examples=12)
 @given(structures(max_molecules=5))
 def test_orientation_fingerprints_match_oracle(structure):
-    geometry = structure.geometry(POTENTIAL)
-    w = OrientationLevel.fingerprints(ORIENTATION_BASIS, geometry)
-    expected, count = oracle.orientation_fingerprints(ORIENTATION_BASIS, structure, ANGULAR_NAMES)
+    found = fingerprint_sums(POTENTIAL.orientation, structure)
+    expected = oracle.orientation_fingerprints(ORIENTATION_BASIS, structure).sum(axis=0)
     # Largest value of any invariant: 8 (S224 at ca = cb = c = 1); round-off as above.
-    bound = 8 * np.tile(ORIENTATION_BOUND, len(ANGULAR_NAMES))
-    assert (np.abs(w - expected) <= count[:, None] * bound + 1e-12).all()
+    bound = 8 * count_pairs(structure, ORIENTATION_BASIS.cutoff) * ORIENTATION_BOUND
+    assert (np.abs(found - expected) <= bound + 1e-12).all()
 
 
-def test_names_line_up_with_columns():
-    assert PAIR_BASIS.names == [
-        "gaussian(0.9)",
-        "gaussian(1.4)",
-        "gaussian(2.2)",
-        "gaussian(3)",
-        "damped_sine(1.5,1.2)",
-        "damped_sine(3,2)",
+def environment_tolerance(count):
+    """Largest error (m, 53) of fingerprints of molecules with so many neighbours."""
+    n = count[:, None].astype(float)
+    *densities, aligned = ENVIRONMENT_BOUND
+    densities = np.array(densities)
+    # Functions of at most 1: vectors and tensors of at most n; a product of two of them is off by
+    # n (n of one, bound of the other), both ways.
+    k, o = np.triu_indices(4)
+    products = np.tile(n**2 * (densities[k] + densities[o]), 4)
+    return np.hstack([n * densities, n * densities, np.tile(8 * n * aligned, 5), products])
+
+
+@settings(max_examples=15)
+@given(structures(max_molecules=5))
+def test_environment_fingerprints_match_oracle(structure):
+    found = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
+    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, structure)
+    assert found.shape == expected.shape == (len(structure) // 2, 53)
+    assert (np.abs(found - expected) <= environment_tolerance(count) + 1e-11).all()
+    assert (found[count == 0] == 0).all()
+
+
+def test_environment_fingerprints_of_a_crystal_all_differ_from_zero():
+    """Of molecules that turn freely; and no two of the fingerprints are the same."""
+    structure = Structure.of(hcp(2.6, (2, 2, 1), seed=3, bond_spread=0.02))
+    structure = structure.moved(
+        structure.positions + 0.1 * np.random.default_rng(0).normal(size=structure.positions.shape)
+    )
+    v = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
+    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, structure)
+    assert (np.abs(v - expected) <= environment_tolerance(count) + 1e-11).all()
+    assert (np.abs(v).max(axis=0) > 1e-4).all()
+    assert np.abs(np.corrcoef(v.T) - np.eye(53)).max() < 1 - 1e-9
+
+
+def test_the_training_design_sees_the_same_fingerprints():
+    """Which other levels there are does not matter, nor how far their pairs reach."""
+    geometry = Structure.of(hcp(2.6, (2, 1, 1), seed=5)).geometry(POTENTIAL)
+    design = EnvironmentDesign(ENVIRONMENT_BASIS, None, np.zeros(0))
+    np.testing.assert_allclose(
+        design.fingerprints(geometry), POTENTIAL.fingerprints(geometry), rtol=1e-13, atol=1e-14
+    )
+
+
+def test_names_line_up_with_coefficients():
+    basis = RadialBasis(gaussians([2.0]) + born_mayer(0.3), 4.0)
+    assert pair_names(basis) == [
+        "gaussian(2)",
         "born_mayer(0.3)",
-        "",
+        "gaussian(2)*(s+s')",
+        "born_mayer(0.3)*(s+s')",
+        "gaussian(2)*ss'",
+        "born_mayer(0.3)*ss'",
+        "gaussian(2)*(s²+s'²)",
+        "born_mayer(0.3)*(s²+s'²)",
     ]
-    names = orientation_names(RadialBasis(gaussians([2.0]), 4.0))
-    assert names[:8] == ["S000*gaussian(2)", "", "", "", "S202*gaussian(2)", "", "", ""]
+    assert len(STRETCH_NAMES) == 4
+    names = orientation_names(RadialBasis(gaussians([2.0]) + quadrupole(), 4.0))
+    assert names[:4] == ["S000*gaussian(2)", "S000*quadrupole"] + [
+        "S202+S022*gaussian(2)",
+        "S202+S022*quadrupole",
+    ]
+    assert names[8:10] == ["S224*gaussian(2)", "fp_EQQ"]
+    names = environment_names(ENVIRONMENT_BASIS)
+    assert len(names) == len(set(names)) == 53
+    assert names[:5] == [
+        "density gaussian(1.4)",
+        "density gaussian(2)",
+        "density gaussian(2.6)",
+        "density damped_sine(2,2)",
+        "axial gaussian(1.4)",
+    ]
+    assert names[8:13] == [f"{s} gaussian(2.4)" for s in ("S022", "S220", "S222", "S224", "S044")]
+    assert names[13] == "vector gaussian(1.4),gaussian(1.4)"
+    assert names[14] == "vector gaussian(1.4),gaussian(2)"
+    assert names[52] == "tensor-axis damped_sine(2,2),damped_sine(2,2)"
