@@ -82,12 +82,12 @@ def fingerprint_shares(potential: Potential, geometry: Geometry) -> dict[str, di
             alone = np.zeros_like(coefficients)
             alone[k] = coefficients[k]
             part = replace(level, coefficients=alone.reshape(level.coefficients.shape))
-            only = Potential(0.0, potential.bond, **{key: part})
+            only = Potential(0.0, potential.bond, potential.stretch, **{key: part})
             found[k] = only.evaluate(geometry).levels[key]
         out[key] = dict(zip(level.names, found.tolist(), strict=True))
     if potential.environment is not None:
         level = potential.environment
         v = potential.fingerprints(geometry)
-        found = shares(level.regressor, v, geometry.bond_length, geometry.threads).sum(axis=0)
+        found = shares(level.regressor, v, potential.held_length(geometry), geometry.threads).sum(axis=0)
         out["environment"] = dict(zip(level.names, found.tolist(), strict=True))
     return out

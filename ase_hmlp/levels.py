@@ -6,13 +6,12 @@ of each level come from `ase_hmlp.training.rows`, through the same kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from ase_hmlp._core.levels import BondCurve, Interaction, Machine, evaluate_cutoff
-from ase_hmlp._core.rows import kernel_columns
 from ase_hmlp.fingerprints import (
     N_DENSITIES,
     ORIENTATION_NAMES,
@@ -86,14 +85,18 @@ class KernelRegressor:
         )
 
     def columns(self, v, bond_length):
-        """Compressed fingerprints (c, q) and the kernel columns of c centres: two (c, s) arrays.
+        """Compressed fingerprints (c, q) and the kernel columns of c molecules: two (c, s) arrays.
 
         The columns are k(y, y_s) and k(y, 0) k(0, y_s); their difference times `alpha` is the
         energy.
         """
-        return kernel_columns(
-            self.machine, np.ascontiguousarray(v), np.ascontiguousarray(bond_length)
-        )
+        y, r = np.asarray(v) @ self.transform.T, np.asarray(bond_length, dtype=float)
+        norms = 0.5 * ((y**2).sum(axis=1)[:, None] + (self.representatives**2).sum(axis=1))
+        stretch = 0.0
+        if self.stretch_width > 0:
+            stretch = 0.5 * ((r[:, None] - self.rep_bond) / self.stretch_width) ** 2
+        near = np.exp(y @ self.representatives.T - norms - stretch)
+        return y, near, np.exp(-norms - stretch)
 
     def deviation(self, v, bond_length) -> np.ndarray:
         """Predicted standard deviation of each centre's energy, eV."""
@@ -179,27 +182,42 @@ class BondLevel:
         return cls(**{**data, "parameters": tuple(data["parameters"])})
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """How the levels see the length of a bond: less `r0`, and held at the ends of [low, high].
+
+    Attributes
+    ----------
+    r0, low, high, margin : float, Å
+        The length is smoothly brought to its ends within `margin` of them.  Beyond, where no bond
+        of a solid or liquid was labelled, the bond level alone acts along it.
+    """
+
+    r0: float = 0.75
+    low: float = 0.0
+    high: float = LONGEST
+    margin: float = 0.1
+
+    def to_dict(self) -> dict:
+        """Plain numbers, for the model file."""
+        return {k: float(v) for k, v in asdict(self).items()}
+
+
 @dataclass(frozen=True, eq=False)
 class PairLevel:
     """Level 2: atoms of two molecules, linear in radial fingerprints and in the bonds' stretches.
 
     ``sum over i, j, k of cutoff(R) q_k(s, s') phi_k(r_ij)`` with ``q = (1, s + s', s s',
-    s^2 + s'^2)``; s is a bond's length less `r0`, held at the ends of [low, high].
+    s^2 + s'^2)`` and s as `Stretch` says.
 
     Attributes
     ----------
     basis : RadialBasis
     coefficients : (4, k) array, eV (per Å, per Å²)
-    r0, low, high, margin : float, Å
-        The stretch is smoothly brought to its ends within `margin` of them.
     """
 
     basis: RadialBasis
     coefficients: np.ndarray = field(repr=False)
-    r0: float = 0.75
-    low: float = 0.0
-    high: float = LONGEST
-    margin: float = 0.1
 
     @property
     def names(self) -> list[str]:
@@ -208,13 +226,12 @@ class PairLevel:
 
     def to_dict(self) -> dict:
         """Plain arrays, numbers and strings, for the model file."""
-        numbers = {name: float(getattr(self, name)) for name in ("r0", "low", "high", "margin")}
-        return {"basis": self.basis.to_dict(), "coefficients": self.coefficients, **numbers}
+        return {"basis": self.basis.to_dict(), "coefficients": self.coefficients}
 
     @classmethod
     def from_dict(cls, data: dict) -> PairLevel:
         """Inverse of `to_dict`."""
-        return cls(**{**data, "basis": RadialBasis.from_dict(data["basis"])})
+        return cls(RadialBasis.from_dict(data["basis"]), data["coefficients"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +274,7 @@ class EnvironmentLevel:
         Four functions weigh the moments of the neighbours' centres, a fifth the sums that see the
         neighbours' axes; see ``environment_fingerprints`` in the kernel header.
     regressor : KernelRegressor
-        On the fingerprints of `environment_names`.
+        On the fingerprints of `environment_names` and the bond length as `Stretch` says.
     """
 
     basis: RadialBasis
@@ -285,6 +302,7 @@ class EnvironmentLevel:
 
 
 def interaction(
+    stretch: Stretch,
     pair: PairLevel | None = None,
     orientation: OrientationLevel | None = None,
     environment: RadialBasis | None = None,
@@ -293,6 +311,7 @@ def interaction(
 
     Parameters
     ----------
+    stretch : Stretch
     pair, orientation : level or None
     environment : RadialBasis or None
         Of the environment level.
@@ -305,11 +324,9 @@ def interaction(
     separation = CENTRE_SPACING * np.arange(int(np.ceil(cutoff / CENTRE_SPACING - 1e-9)) + 1)
     # Densities; invariants; weight of the aligned sums; cutoff function of the pair level.
     centres = np.zeros((2, len(separation), N_DENSITIES + len(ORIENTATION_NAMES) + 2))
-    stretch = 0.75, 0.0, LONGEST, 0.1
     if pair is not None:
         atoms[:] = [x @ pair.coefficients.T for x in pair.basis.evaluate(r, cut=False)]
         centres[:, :, -1] = evaluate_cutoff(separation, pair.basis.cutoff)
-        stretch = pair.r0, pair.low, pair.high, pair.margin
     if orientation is not None:
         made = orientation.basis.evaluate(separation, cut=True)
         centres[:, :, N_DENSITIES:-2] = [x @ orientation.coefficients.T for x in made]
@@ -317,4 +334,7 @@ def interaction(
         values = np.array(environment.evaluate(separation, cut=True))
         centres[:, :, :N_DENSITIES] = values[:, :, :N_DENSITIES]
         centres[:, :, -2] = values[:, :, N_DENSITIES]
-    return Interaction((*atoms, ATOM_SPACING), (*centres, CENTRE_SPACING), cutoff, stretch)
+    reach = environment.cutoff if environment is not None else 0.0
+    return Interaction(
+        (*atoms, ATOM_SPACING), (*centres, CENTRE_SPACING), cutoff, reach, astuple(stretch)
+    )

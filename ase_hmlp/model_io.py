@@ -510,7 +510,7 @@ def _model_from_dict(data) -> Model:
 
 
 def _check_potential(data: dict) -> None:
-    _keys(data, "e0 bond pair orientation environment", "potential")
+    _keys(data, "e0 bond stretch pair orientation environment", "potential")
     _number(data["e0"], "e0")
     bond = data["bond"]
     _require(isinstance(bond, dict), "bond is no dict")
@@ -523,8 +523,17 @@ def _check_potential(data: dict) -> None:
         _number(value, "a parameter of the bond")
     _require(0 < bond["r0"], "the bond's r0 is not positive")
     _require(bond["lower"] < bond["upper"], "the bond's lower is not below its upper")
+    stretch = data["stretch"]
+    _require(isinstance(stretch, dict), "stretch is no dict")
+    _keys(stretch, "r0 low high margin", "stretch")
+    for key, value in stretch.items():
+        _number(value, f"stretch {key}")
+    _require(
+        0 <= stretch["low"] and 0 < 2 * stretch["margin"] <= stretch["high"] - stretch["low"],
+        "stretch: low, high and margin leave nothing between them",
+    )
     for name, arrays in (
-        ("pair", "basis coefficients r0 low high margin"),
+        ("pair", "basis coefficients"),
         ("orientation", "basis coefficients"),
         ("environment", "basis regressor"),
     ):
@@ -547,15 +556,6 @@ def _check_potential(data: dict) -> None:
             _check_array(level["coefficients"], f"{name}: coefficients")
             shape = level["coefficients"].shape
             _require(shape == (rows, n), f"{name}: coefficients has shape {shape}, not {(rows, n)}")
-    if data["pair"] is not None:
-        low, high, margin = (
-            _number(data["pair"][key], f"pair {key}") for key in ("low", "high", "margin")
-        )
-        _number(data["pair"]["r0"], "pair r0")
-        _require(
-            0 <= low and 0 < margin and low + 2 * margin <= high,
-            "pair: low, high and margin hold no stretch",
-        )
 
 
 def _check_basis(data: dict, where: str) -> None:

@@ -15,6 +15,7 @@ from ase_hmlp.levels import (
     EnvironmentLevel,
     OrientationLevel,
     PairLevel,
+    Stretch,
     interaction,
 )
 
@@ -52,6 +53,8 @@ class Potential:
     ----------
     e0 : float, eV per atom
     bond : BondLevel
+    stretch : Stretch
+        How the levels after the bond see its length.
     pair : PairLevel or None
     orientation : OrientationLevel or None
     environment : EnvironmentLevel or None
@@ -60,6 +63,7 @@ class Potential:
 
     e0: float
     bond: BondLevel
+    stretch: Stretch = Stretch()
     pair: PairLevel | None = None
     orientation: OrientationLevel | None = None
     environment: EnvironmentLevel | None = None
@@ -72,7 +76,7 @@ class Potential:
     def interaction(self) -> Interaction:
         """The kernel's tables of this potential."""
         environment = self.environment.basis if self.environment else None
-        return interaction(self.pair, self.orientation, environment)
+        return interaction(self.stretch, self.pair, self.orientation, environment)
 
     @property
     def cutoff(self) -> float:
@@ -117,12 +121,16 @@ class Potential:
             self.interaction, self._placed(geometry), *geometry.pairs.args, geometry.threads
         )[0]
 
+    def held_length(self, geometry: Geometry) -> np.ndarray:
+        """Bond lengths (m) as the levels see them, Å."""
+        return self.stretch.r0 + self.interaction.stretch(geometry.bond_length)[0]
+
     def deviations(self, geometry: Geometry) -> np.ndarray:
         """Predicted standard deviation of each atom's energy (n), eV: half of its molecule's."""
         out = np.zeros(geometry.n_atoms)
         if self.environment is not None:
             sigma = self.environment.regressor.deviation(
-                self.fingerprints(geometry), geometry.bond_length
+                self.fingerprints(geometry), self.held_length(geometry)
             )
             out[geometry.molecules] = 0.5 * sigma[:, None]
         return out
@@ -135,10 +143,12 @@ class Potential:
     def to_dict(self) -> dict:
         """Plain arrays, numbers and strings, for the model file."""
         levels = {name: getattr(self, name) for name in LEVELS}
-        return {"e0": self.e0} | {k: v.to_dict() if v else None for k, v in levels.items()}
+        start = {"e0": self.e0, "stretch": self.stretch.to_dict()}
+        return start | {k: v.to_dict() if v else None for k, v in levels.items()}
 
     @classmethod
     def from_dict(cls, data: dict) -> Potential:
         """Inverse of `to_dict`."""
-        kinds = zip(LEVELS, (BondLevel, PairLevel, OrientationLevel, EnvironmentLevel), strict=True)
-        return cls(data["e0"], **{k: t.from_dict(data[k]) if data[k] else None for k, t in kinds})
+        levels = zip(LEVELS, (BondLevel, PairLevel, OrientationLevel, EnvironmentLevel), strict=True)
+        made = {k: kind.from_dict(data[k]) if data[k] else None for k, kind in levels}
+        return cls(data["e0"], stretch=Stretch(**data["stretch"]), **made)

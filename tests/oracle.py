@@ -149,17 +149,17 @@ def molecules_of(structure):
     return centres, vectors / lengths[:, None], lengths
 
 
-def held_stretch(level, length):
+def held_stretch(held, length):
     """Bond length less r0, smoothly brought to its ends."""
-    up = frozen(length, level.low, level.low + level.margin)
-    return -frozen(-up, -level.high, -(level.high - level.margin)) - level.r0
+    up = frozen(length, held.low, held.low + held.margin)
+    return -frozen(-up, -held.high, -(held.high - held.margin)) - held.r0
 
 
-def pair_fingerprints(level, structure):
+def pair_fingerprints(level, held, structure):
     """Radial fingerprints of each molecule (m, 4 stretch terms, functions), half of each pair."""
     s = structure
     centres, axes, lengths = molecules_of(s)
-    stretch = held_stretch(level, lengths)
+    stretch = held_stretch(held, lengths)
     v = np.zeros((len(axes), 4, len(level.basis.functions)))
     for i, j, _, d in neighbours(centres, s.cell, s.pbc, level.basis.cutoff):
         both = (
@@ -267,7 +267,7 @@ def energies(potential, structure):
     _, _, lengths = molecules_of(s)
     of_molecule = np.array([bond_energy(potential.bond, r) for r in lengths])
     if potential.pair is not None:
-        v = pair_fingerprints(potential.pair, s)
+        v = pair_fingerprints(potential.pair, potential.stretch, s)
         of_molecule += np.einsum("mck,ck->m", v, potential.pair.coefficients)
     if potential.orientation is not None:
         w = orientation_fingerprints(potential.orientation.basis, s)
@@ -275,7 +275,8 @@ def energies(potential, structure):
     if potential.environment is not None:
         x, _ = environment_fingerprints(potential.environment.basis, s)
         g = potential.environment.regressor
-        of_molecule += [regressor_energy(g, x[m], lengths[m]) for m in range(len(lengths))]
+        seen = potential.stretch.r0 + held_stretch(potential.stretch, lengths)
+        of_molecule += [regressor_energy(g, x[m], seen[m]) for m in range(len(lengths))]
     out = np.empty(len(s))
     out[s.molecules] = 0.5 * of_molecule[:, None]
     return out + potential.e0

@@ -1,5 +1,7 @@
 """Energies, forces and virials of every level and of their sum: derivatives and symmetries."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +21,21 @@ from strategies import (
     translations,
     wrappings,
 )
-from toy_models import from_molecules, hcp, pa3, toy_potential, toy_structures
+from toy_models import (
+    ENVIRONMENT_BASIS,
+    ORIENTATION_BASIS,
+    PAIR_BASIS,
+    from_molecules,
+    hcp,
+    pa3,
+    toy_potential,
+    toy_regressor,
+    toy_structures,
+)
 
-from ase_hmlp.fingerprints import ANGULAR_NAMES
-from ase_hmlp.levels import BondLevel
+from ase_hmlp import levels
+from ase_hmlp.fingerprints import gaussians
+from ase_hmlp.levels import BondLevel, EnvironmentLevel
 from ase_hmlp.molecules import find_molecules
 from ase_hmlp.potential import Potential
 
@@ -30,14 +43,18 @@ NO_BOND = BondLevel("polynomial", (0.0,), 0.74, 0.6, 0.9)
 
 # Without the energy zero, whose 30 eV a molecule only cost digits in differences.
 FULL = toy_potential(e0=0.0)
+ONLY_BOND = toy_potential(e0=0.0, pair=False, orientation=False, environment=False)
+NOTHING = replace(ONLY_BOND, bond=NO_BOND)
 LEVELS = {
-    "bond": toy_potential(e0=0.0, pair=False, orientation=False),
-    "morse": toy_potential(e0=0.0, pair=False, orientation=False, bond="morse"),
-    "pair": replace(toy_potential(e0=0.0, orientation=False), bond=NO_BOND),
-    "orientation": replace(toy_potential(e0=0.0, pair=False), bond=NO_BOND),
-    "rigid kernels": replace(toy_potential(e0=0.0, stretch_width=0.0), bond=NO_BOND),
+    "bond": ONLY_BOND,
+    "morse": replace(ONLY_BOND, bond=toy_potential(bond="morse").bond),
+    "pair": replace(NOTHING, pair=FULL.pair),
+    "orientation": replace(NOTHING, orientation=FULL.orientation),
+    "environment": replace(NOTHING, environment=FULL.environment),
+    "rigid kernel": replace(NOTHING, environment=toy_potential(stretch_width=0.0).environment),
     "sum": FULL,
 }
+FINGERPRINTS = ("pair", "orientation", "environment")
 
 STEP = 1e-4
 # Finite differences with STEP, eV/Å or eV.  Truncation is h^4/30 f^(5) < 1e-12.  Round-off: 1e-15
@@ -80,7 +97,7 @@ def test_energies_match_oracle(structure):
     """The whole potential, from positions to per-atom energies, without tables."""
     potential = toy_potential()
     energies = structure.evaluate(potential).energies
-    expected = oracle.energies(potential, structure, ANGULAR_NAMES)
+    expected = oracle.energies(potential, structure)
     # Table errors: 2e-12 Å^4 (h^4/384) times 130 eV/Å^4 for each close pair; 1e-8 is generous.
     np.testing.assert_allclose(energies, expected, rtol=0, atol=1e-8)
 
@@ -89,57 +106,89 @@ def test_energies_match_oracle(structure):
 def test_crystals_match_oracle(name):
     potential, structure = toy_potential(), Structure.of(toy_structures()[name])
     energies = structure.evaluate(potential).energies
-    expected = oracle.energies(potential, structure, ANGULAR_NAMES)
+    expected = oracle.energies(potential, structure)
     np.testing.assert_allclose(energies, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("longest", FINGERPRINTS)
+@settings(max_examples=6)
+@given(structure=structures(max_molecules=4))
+def test_any_level_may_reach_farthest(longest, structure):
+    """Pairs of molecules within one level's cutoff and outside another's."""
+    bases = {"pair": PAIR_BASIS, "orientation": ORIENTATION_BASIS, "environment": ENVIRONMENT_BASIS}
+    cutoffs = dict.fromkeys(FINGERPRINTS, 2.9) | {longest: 4.3}
+    bases = {f"{k}_basis": replace(b, cutoff=cutoffs[k]) for k, b in bases.items()}
+    potential = toy_potential(e0=0.0, **bases)
+    assert potential.cutoff == 4.3
+    evaluation = check_derivatives(potential, structure, atoms=(0,))
+    expected = oracle.energies(potential, structure)
+    np.testing.assert_allclose(evaluation.energies, expected, rtol=0, atol=1e-8)
 
 
 @given(structures())
 def test_levels_add_up(structure):
     potential = toy_potential()
     whole = structure.evaluate(potential)
-    assert set(whole.levels) == {"zero", "bond", "pair", "orientation"}
+    assert set(whole.levels) == {"zero", "bond", *FINGERPRINTS}
     assert sum(whole.levels.values()) == pytest.approx(whole.energies.sum(), abs=ROUND_OFF)
-    parts = [structure.evaluate(LEVELS[n]) for n in ("bond", "pair", "orientation")]
+    parts = {n: structure.evaluate(LEVELS[n]) for n in ("bond", *FINGERPRINTS)}
     for name in ("energies", "forces", "virials"):
-        total = sum(getattr(p, name) for p in parts)
+        total = sum(getattr(p, name) for p in parts.values())
         if name == "energies":
             total = total + potential.e0
         np.testing.assert_allclose(getattr(whole, name), total, rtol=0, atol=ROUND_OFF)
+    for name, part in parts.items():
+        assert whole.levels[name] == pytest.approx(part.energies.sum(), abs=ROUND_OFF)
 
 
-def test_isolated_molecules_have_their_bond_energy_exactly():
-    """Farther apart than any cutoff: pair and orientation levels add exactly nothing."""
+def test_isolated_molecules_have_their_bond_energy():
+    """Farther apart than any cutoff: nothing is added, exactly by the levels that are sums of
+    pairs; the kernel's table of what it would say of a lone molecule is good to 1e-8 eV."""
     centres = 20.0 * np.arange(3)[:, None] * np.ones(3)
     lengths = np.array([0.70, 0.74, 0.80])
     structure = Structure.of(from_molecules(centres, np.eye(3), lengths))
     evaluation = structure.evaluate(FULL)
     assert evaluation.levels["pair"] == 0.0
     assert evaluation.levels["orientation"] == 0.0
+    assert evaluation.levels["environment"] == pytest.approx(0.0, abs=1e-8)
     assert evaluation.shortest_contact == np.inf
     bonds_only = structure.evaluate(LEVELS["bond"])
     for name in ("energies", "forces", "virials"):
-        np.testing.assert_array_equal(getattr(evaluation, name), getattr(bonds_only, name))
+        np.testing.assert_allclose(
+            getattr(evaluation, name), getattr(bonds_only, name), rtol=0, atol=1e-6
+        )
+    without = structure.evaluate(replace(FULL, environment=None))
+    for name in ("energies", "forces", "virials"):
+        np.testing.assert_array_equal(getattr(without, name), getattr(bonds_only, name))
 
 
 @given(structures())
 def test_shortest_contact(structure):
+    """Between atoms of two molecules whose centres are within the cutoff."""
     evaluation = structure.evaluate(FULL)
     s = structure
-    partner = {
-        frozenset(map(int, m)): shift
-        for m, (shift, _) in zip(s.molecules, oracle.bonds(s), strict=True)
-    }
+    centres, axes, lengths = oracle.molecules_of(s)
     expected, who = np.inf, set()
-    for i, j, shift, d in oracle.neighbours(s.positions, s.cell, s.pbc, 4.5):
-        bond = partner.get(frozenset((i, j)))
-        flipped = None if bond is None else tuple(-k for k in bond)
-        bonded = bond is not None and shift == (bond if i < j else flipped)
-        r = np.linalg.norm(d)
-        if not bonded and r < expected + 1e-12:
-            who = {i, j} | (who if abs(r - expected) < 1e-12 else set())
-            expected = min(expected, r)
+    for i, j, _, d in oracle.neighbours(centres, s.cell, s.pbc, FULL.cutoff):
+        for a, b in np.ndindex(2, 2):
+            ends = d + (b - 0.5) * lengths[j] * axes[j] - (a - 0.5) * lengths[i] * axes[i]
+            r, pair = np.linalg.norm(ends), frozenset((s.molecules[i, a], s.molecules[j, b]))
+            if r < expected + 1e-12:
+                who = {pair} | (who if abs(r - expected) < 1e-12 else set())
+                expected = min(expected, r)
     assert evaluation.shortest_contact == pytest.approx(expected, abs=1e-12)
-    assert not who or evaluation.contact_atom in who
+    assert not who or frozenset(evaluation.contact_atoms) in who
+
+
+def test_centres_may_coincide():
+    """Two crossed molecules: no direction, but finite energies and forces, with every level."""
+    atoms = from_molecules(np.zeros((2, 3)), np.array([[1.0, 0, 0], [0, 1.0, 0]]), 1.0)
+    molecules = np.array([[0, 1], [2, 3]], dtype=np.intc)
+    structure = Structure(atoms.positions, np.eye(3), VACUUM, molecules)
+    evaluation = structure.evaluate(FULL)
+    for name in ("energies", "forces", "virials"):
+        assert np.isfinite(getattr(evaluation, name)).all()
+    assert evaluation.shortest_contact == pytest.approx(np.sqrt(0.5))
 
 
 # ---------------------------------------------------------------- derivatives
@@ -170,27 +219,139 @@ def test_atoms_that_meet_their_own_images(level):
     structure = smallest_cell()
     check_derivatives(LEVELS[level], structure)
     energies = structure.evaluate(LEVELS[level]).energies
-    expected = oracle.energies(LEVELS[level], structure, ANGULAR_NAMES)
+    expected = oracle.energies(LEVELS[level], structure)
     np.testing.assert_allclose(energies, expected, rtol=0, atol=1e-8)
 
 
-def test_stretched_bonds_pull_on_the_kernels_too():
-    """Both kernels see the bond length: their forces along the bond are derivatives as well."""
-    atoms = hcp(2.6, (1, 1, 1), seed=7, bond_spread=0.05)
-    for level in ("pair", "orientation"):
-        rigid = replace(LEVELS[level], **{level: _without_stretch(getattr(LEVELS[level], level))})
-        with_stretch = check_derivatives(LEVELS[level], Structure.of(atoms))
-        without = check_derivatives(rigid, Structure.of(atoms))
-        assert np.abs(with_stretch.forces - without.forces).max() > 1e-3
+def without_stretch(name):
+    """A level that sees no bond length."""
+    level = getattr(LEVELS[name], name)
+    if name == "pair":
+        unstretched = np.zeros_like(level.coefficients)
+        unstretched[0] = level.coefficients[0]
+        level = replace(level, coefficients=unstretched)
+    else:
+        regressor = replace(
+            level.regressor,
+            stretch_width=0.0,
+            linear_stretch=np.zeros_like(level.regressor.linear_stretch),
+        )
+        level = replace(level, regressor=regressor)
+    return replace(LEVELS[name], **{name: level})
 
 
-def _without_stretch(level):
-    regressor = replace(
-        level.regressor,
-        stretch_width=0.0,
-        linear_stretch=np.zeros_like(level.regressor.linear_stretch),
-    )
-    return type(level)(level.basis, regressor)
+@pytest.mark.parametrize("level", ["pair", "environment"])
+def test_stretched_bonds_pull(level):
+    """Two levels see the bond length: their forces along the bond are derivatives as well."""
+    structure = Structure.of(hcp(2.6, (1, 1, 1), seed=7, bond_spread=0.05))
+    with_stretch = check_derivatives(LEVELS[level], structure)
+    rigid = check_derivatives(without_stretch(level), structure)
+    assert np.abs(with_stretch.forces - rigid.forces).max() > 1e-3
+
+
+def test_orientation_level_turns_molecules_but_does_not_stretch_them():
+    """The axes' derivatives have no component along the bond but through the centres."""
+    structure = Structure.of(toy_structures()["hcp-warm"])
+    evaluation = structure.evaluate(LEVELS["orientation"])
+    geometry = structure.geometry(FULL)
+    of_atoms = evaluation.forces[geometry.molecules]
+    along = ((of_atoms[:, 1] - of_atoms[:, 0]) * geometry.axes).sum(axis=1)
+    np.testing.assert_allclose(along, 0.0, atol=ROUND_OFF)
+    assert np.abs(of_atoms[:, 1] - of_atoms[:, 0]).max() > 1e-2
+
+
+# ---------------------------------------------------------------- the held stretch
+
+
+def test_held_stretch_matches_oracle():
+    held = FULL.stretch
+    r = np.linspace(0.4, 1.2, 801)
+    value, slope = FULL.interaction.stretch(r)
+    np.testing.assert_allclose(value, oracle.held_stretch(held, r), rtol=0, atol=1e-14)
+    expected = oracle.derivative(lambda h: oracle.held_stretch(held, r + h), 1e-5)
+    # At the four joints the third derivative jumps by 60 / margin^2 = 4e4: times step^2 / 12.
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-6)
+    # The bond's own stretch in between, and nothing moves beyond the ends.
+    inside = (r > held.low + held.margin) & (r < held.high - held.margin)
+    np.testing.assert_allclose(value[inside], r[inside] - held.r0, rtol=0, atol=1e-15)
+    assert (slope[inside] == 1.0).all()
+    for beyond, end in (
+        (r <= held.low, held.low + 0.5 * held.margin),
+        (r >= held.high, held.high - 0.5 * held.margin),
+    ):
+        assert (slope[beyond] == 0.0).all()
+        np.testing.assert_allclose(value[beyond], end - held.r0, rtol=0, atol=1e-15)
+    assert ((slope >= 0) & (slope <= 1)).all()
+
+
+def test_held_stretch_is_twice_differentiable():
+    """Its slope leaves 0 and 1 with the third power of the distance to where it does."""
+    held = FULL.stretch
+    delta = np.array([4e-3, 2e-3, 1e-3])
+    for joint, sign, limit in (
+        (held.low, 1, 0.0),
+        (held.low + held.margin, -1, 1.0),
+        (held.high - held.margin, 1, 1.0),
+        (held.high, -1, 0.0),
+    ):
+        slope = FULL.interaction.stretch(joint + sign * delta)[1]
+        # 10 t^3 with t = delta / margin, the next term 15 t^4.
+        t = delta / held.margin
+        away = np.abs(slope - limit)
+        assert (away <= 10 * t**3).all()
+        assert (away >= 10 * t**3 - 15 * t**4 - 1e-12).all()
+
+
+def bonds_of(length, spread=0.02):
+    """A crystal whose bonds all differ by up to `spread` from `length`, outwards."""
+    atoms = hcp(2.8, (2, 1, 1), seed=3)
+    ends = atoms.positions.reshape(-1, 2, 3)
+    axes = np.diff(ends, axis=1)[:, 0] / 0.74
+    spread *= np.sign(length - 0.74)
+    lengths = length + spread * np.arange(len(ends)) / len(ends)
+    return Structure.of(from_molecules(ends.mean(axis=1), axes, lengths, atoms.cell))
+
+
+@pytest.mark.parametrize("length, sign", [(0.60, -1), (0.95, 1)])
+def test_no_stretch_matters_beyond_the_ends(length, sign):
+    """There the pair level is that of molecules of one stretch: its terms are constants."""
+    pair, held = FULL.pair, FULL.stretch
+    s = (held.high - 0.5 * held.margin if sign > 0 else held.low + 0.5 * held.margin) - held.r0
+    folded = np.zeros_like(pair.coefficients)
+    folded[0] = np.array([1.0, 2 * s, s * s, 2 * s * s]) @ pair.coefficients
+    rigid = replace(LEVELS["pair"], pair=replace(pair, coefficients=folded))
+    structure = bonds_of(length)
+    found, expected = (structure.evaluate(p) for p in (LEVELS["pair"], rigid))
+    for name in ("energies", "forces", "virials"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=0, atol=ROUND_OFF
+        )
+    # Inside the ends the same bonds do pull.
+    wide = replace(LEVELS["pair"], stretch=replace(held, low=0.4, high=1.2))
+    assert np.abs(structure.evaluate(wide).forces - found.forces).max() > 1e-2
+
+
+@pytest.mark.parametrize("length", [0.60, 0.95])
+def test_the_environment_does_not_pull_bonds_beyond_the_ends(length):
+    """Nothing of it is left along the bonds; its energy is that of bonds at the end."""
+    structure, potential = bonds_of(length), LEVELS["environment"]
+    evaluation = structure.evaluate(potential)
+    geometry = structure.geometry(potential)
+    ends = evaluation.forces[geometry.molecules]
+    pull = ((ends[:, 1] - ends[:, 0]) * geometry.axes).sum(axis=1)
+    np.testing.assert_allclose(pull, 0.0, atol=ROUND_OFF)
+    # The same bonds, farther out.
+    other = bonds_of(length + np.sign(length - 0.74) * 0.02).evaluate(potential)
+    np.testing.assert_allclose(other.energies, evaluation.energies, rtol=0, atol=ROUND_OFF)
+    wide = replace(potential, stretch=replace(FULL.stretch, low=0.4, high=1.2))
+    ends = structure.evaluate(wide).forces[geometry.molecules]
+    assert np.abs((ends[:, 1] - ends[:, 0]) * geometry.axes).max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [0.672, 0.83])
+@pytest.mark.parametrize("level", ["pair", "environment", "rigid kernel", "sum"])
+def test_derivatives_where_stretches_are_brought_to_their_ends(level, length):
+    check_derivatives(LEVELS[level], bonds_of(length, spread=0.01), atoms=(0, 3))
 
 
 # ---------------------------------------------------------------- symmetries
@@ -323,34 +484,33 @@ def test_cubic_symmetry():
 # ---------------------------------------------------------------- smoothness
 
 
-def approaching(rc, atoms_of_pair, delta):
-    """Two molecules side by side, with atoms (or centres) `rc - delta` apart along z."""
+def approaching(separation):
+    """Two molecules side by side, their centres so far apart along z."""
     axes = np.array([[1.0, 0.2, 0.0], [0.9, -0.3, 0.0]])
-    if atoms_of_pair:
-        axes = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    separation = rc - delta + (0.74 if atoms_of_pair else 0.0)
     centres = np.array([[0.0, 0, 0], [0.0, 0, separation]])
     return Structure.of(from_molecules(centres, axes))
 
 
-@pytest.mark.parametrize("level", ["pair", "orientation"])
+@pytest.mark.parametrize("level", FINGERPRINTS)
 def test_smooth_as_a_pair_crosses_the_cutoff(level):
     """Energy vanishes with the cube of the distance to the cutoff, force with its square."""
     potential = LEVELS[level]
     rc = getattr(potential, level).basis.cutoff
+    alone = approaching(10.0).evaluate(potential)
     energies, forces = [], []
     for delta in (0.08, 0.04, 0.02, -1e-9, -0.01):
-        evaluation = approaching(rc, level == "pair", delta).evaluate(potential)
-        energies.append(abs(evaluation.energies.sum()))
-        forces.append(np.abs(evaluation.forces).max())
+        evaluation = approaching(rc - delta).evaluate(potential)
+        energies.append(abs((evaluation.energies - alone.energies).sum()))
+        # The force between the two.
+        forces.append(abs(evaluation.forces[:2, 2].sum()))
     # Exactly nothing beyond; the next order changes the powers of two by delta over a length of the
     # radial functions, some 10 % here.
     assert energies[3:] == [0.0, 0.0]
     assert forces[3:] == [0.0, 0.0]
     for k in (0, 1):
-        assert energies[k] / energies[k + 1] == pytest.approx(8.0, rel=0.15)
-        assert forces[k] / forces[k + 1] == pytest.approx(4.0, rel=0.15)
+        assert energies[k] / energies[k + 1] == pytest.approx(8.0, rel=0.2)
+        assert forces[k] / forces[k + 1] == pytest.approx(4.0, rel=0.2)
     assert forces[2] > 0
 
 
@@ -359,23 +519,86 @@ def test_forces_are_continuous_along_a_scan():
 
     def largest_step(n):
         z = np.linspace(1.6, 5.2, n)
-        forces = [approaching(0.0, False, -x).evaluate(FULL).forces for x in z]
+        forces = [approaching(x).evaluate(FULL).forces for x in z]
         return np.abs(np.diff(forces, axis=0)).max()
 
     coarse, fine = largest_step(201), largest_step(401)
     assert fine == pytest.approx(coarse / 2, rel=0.1)
 
 
+# ---------------------------------------------------------------- tables
+
+
+#: Tables are made once: these are, before any test changes the spacing.
+USUAL_TABLES = {name: copy.copy(potential) for name, potential in LEVELS.items()}
+assert all(potential.interaction for potential in USUAL_TABLES.values())
+
+
+@pytest.fixture
+def fine_tables(monkeypatch):
+    """Tables with a tenth of the spacing: their errors are 1e-3 of those in forces."""
+    monkeypatch.setattr(levels, "ATOM_SPACING", levels.ATOM_SPACING / 10)
+    monkeypatch.setattr(levels, "CENTRE_SPACING", levels.CENTRE_SPACING / 10)
+
+
+def check_tables(potential, fine, structure):
+    """Forces within 1e-6 of those of the exact functions, relative to the typical one."""
+    coarse, exact = (structure.evaluate(p) for p in (potential, fine))
+    typical = np.sqrt((exact.forces**2).mean())
+    error = np.abs(coarse.forces - exact.forces).max()
+    assert 0 < error < 1e-6 * typical
+    assert np.abs(coarse.virials - exact.virials).max() < 1e-6 * np.abs(exact.virials).max()
+    np.testing.assert_allclose(coarse.energies, exact.energies, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["hcp", "hcp-warm", "dense", "dimer"])
+@pytest.mark.parametrize("level", [*FINGERPRINTS, "sum"])
+def test_tables_are_as_good_as_the_functions(level, name, fine_tables):
+    dense = hcp(1.7, (2, 2, 1), seed=2, bond_spread=0.02)
+    structure = Structure.of((toy_structures() | {"dense": dense})[name])
+    check_tables(USUAL_TABLES[level], copy.copy(LEVELS[level]), structure)
+
+
+def test_fine_tables_are_exact(fine_tables):
+    """What the test above compares with, against the functions themselves: the oracle's forces."""
+    potential, structure = copy.copy(FULL), Structure.of(toy_structures()["dimer"])
+    spacing = potential.interaction.record["centres.spacing"]
+    assert spacing == pytest.approx(0.001)
+    forces = structure.evaluate(potential).forces
+    for i in range(len(structure)):
+        for x in range(3):
+            exact = -oracle.position_derivative(
+                lambda s: oracle.energies(potential, s).sum(), structure, i, x, 5e-4
+            )
+            # Round-off 1e-15 / 5e-4 and truncation 2e-15 times fifth derivatives of some 1e4.
+            assert forces[i, x] == pytest.approx(exact, abs=1e-9)
+
+
 # ---------------------------------------------------------------- threads, plain data, variances
 
 
-@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("threads", [2, 3, 7])
 @pytest.mark.parametrize("name", ["hcp-warm", "pa3", "molecule"])
-def test_threads_change_no_bit(threads, name):
+def test_threads_change_nothing_but_round_off(threads, name):
+    """Each has sums of its own; there may be more of them than molecules."""
     structure = Structure.of(toy_structures()[name])
-    one, many = (structure.evaluate(FULL, threads=t) for t in (1, threads))
+    one, many, again = (structure.evaluate(FULL, threads=t) for t in (1, threads, threads))
     for field in ("energies", "forces", "virials"):
-        np.testing.assert_array_equal(getattr(one, field), getattr(many, field))
+        np.testing.assert_allclose(
+            getattr(one, field), getattr(many, field), rtol=1e-13, atol=1e-12
+        )
+        # Which thread does what is fixed: a second run gives the same bits.
+        np.testing.assert_array_equal(getattr(many, field), getattr(again, field))
+    assert one.levels == pytest.approx(many.levels, rel=1e-13, abs=1e-12)
+    assert one.shortest_contact == many.shortest_contact
+    geometry = [structure.geometry(FULL, threads=t) for t in (1, threads)]
+    v, w = (FULL.fingerprints(g) for g in geometry)
+    np.testing.assert_allclose(v, w, rtol=1e-13, atol=1e-13)
+
+
+def test_too_many_threads_are_refused():
+    with pytest.raises(ValueError, match="at most 64 threads"):
+        Structure.of(toy_structures()["pa3"]).evaluate(FULL, threads=65)
 
 
 def test_evaluations_do_not_pile_up():
@@ -389,6 +612,21 @@ def test_potential_survives_plain_data():
     structure = Structure.of(toy_structures()["hcp-warm"])
     potential = toy_potential(seed=3)
     again = Potential.from_dict(potential.to_dict())
+    check_same_potential(potential, again, structure)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_potential_survives_copies(duplicate):
+    """Its tables have pointers: a copy makes its own."""
+    structure = Structure.of(toy_structures()["hcp-warm"])
+    potential = toy_potential(seed=3)
+    structure.evaluate(potential)
+    again = duplicate(potential)
+    assert again.interaction is not potential.interaction
+    check_same_potential(potential, again, structure)
+
+
+def check_same_potential(potential, again, structure):
     a, b = structure.evaluate(potential), structure.evaluate(again)
     np.testing.assert_array_equal(a.energies, b.energies)
     np.testing.assert_array_equal(a.forces, b.forces)
@@ -399,25 +637,31 @@ def test_potential_survives_plain_data():
 
 
 def test_cutoff_covers_every_level():
-    assert FULL.cutoff >= max(FULL.pair.basis.cutoff, FULL.orientation.basis.cutoff)
+    cutoffs = [getattr(FULL, name).basis.cutoff for name in FINGERPRINTS]
+    assert len(set(cutoffs)) == 3
+    assert FULL.cutoff == max(cutoffs)
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_environment_has_five_radial_functions(n):
+    with pytest.raises(ValueError, match="the environment has 5 radial functions"):
+        EnvironmentLevel(
+            replace(ENVIRONMENT_BASIS, functions=gaussians(np.linspace(1, 2, n))), toy_regressor(53)
+        )
 
 
 def test_deviations_match_the_formula():
-    """Prior times sqrt(k(x, x) - k V k), from the oracle's fingerprints."""
+    """Prior times sqrt(k(x, x) - k V k) from the oracle's fingerprints, half of it for each atom."""
     structure = build_structure(3, 3, 3.2, [], PERIODIC, True)
-    lengths = np.array([np.linalg.norm(d) for _, d in oracle.bonds(structure)])
-    of_atom = np.empty(len(structure))
-    of_atom[structure.molecules] = lengths[:, None]
+    _, _, lengths = oracle.molecules_of(structure)
+    v, _ = oracle.environment_fingerprints(FULL.environment.basis, structure)
     expected = np.zeros(len(structure))
-    v, _ = oracle.pair_fingerprints(FULL.pair.basis, structure)
-    w, _ = oracle.orientation_fingerprints(FULL.orientation.basis, structure, ANGULAR_NAMES)
-    for i in range(len(structure)):
-        expected[i] += deviation(FULL.pair.regressor, v[i], of_atom[i]) ** 2
-    for m, (a, b) in enumerate(structure.molecules):
-        expected[[a, b]] += deviation(FULL.orientation.regressor, w[m], lengths[m]) ** 2 / 4
+    for m, atoms in enumerate(structure.molecules):
+        expected[atoms] = deviation(FULL.environment.regressor, v[m], lengths[m]) / 2
     found = FULL.deviations(structure.geometry(FULL))
-    np.testing.assert_allclose(found, np.sqrt(expected), rtol=1e-7)
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
     assert (found > 0).all()
+    assert (replace(FULL, environment=None).deviations(structure.geometry(FULL)) == 0).all()
 
 
 def deviation(g, v, r):

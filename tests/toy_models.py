@@ -19,6 +19,7 @@ from ase_hmlp.levels import (
     KernelRegressor,
     OrientationLevel,
     PairLevel,
+    Stretch,
 )
 from ase_hmlp.potential import Potential
 
@@ -105,14 +106,14 @@ def toy_potential(
         for k, name in enumerate(pair_basis.names):
             if name.startswith("born_mayer"):
                 coefficients[:, k] = repulsion, 0.0, 0.0, 0.0
-        levels["pair"] = PairLevel(pair_basis, coefficients, BOND_LENGTH, 0.66, 0.85, 0.04)
+        levels["pair"] = PairLevel(pair_basis, coefficients)
     if orientation:
         shape = len(ORIENTATION_NAMES), len(orientation_basis.functions)
         levels["orientation"] = OrientationLevel(orientation_basis, 0.01 * rng.normal(size=shape))
     if environment:
         regressor = toy_regressor(N_FINGERPRINTS, seed + 1, stretch_width=stretch_width)
         levels["environment"] = EnvironmentLevel(environment_basis, regressor)
-    return Potential(e0, toy_bond(bond), **levels)
+    return Potential(e0, toy_bond(bond), Stretch(BOND_LENGTH, 0.66, 0.85, 0.04), **levels)
 
 
 def random_axes(n, rng):

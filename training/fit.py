@@ -21,7 +21,7 @@ from ase_hmlp.fingerprints import (
     born_mayer,
     environment_names,
 )
-from ase_hmlp.levels import OrientationLevel, PairLevel
+from ase_hmlp.levels import OrientationLevel, PairLevel, Stretch
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.bond import fit_bond
 from ase_hmlp.training.frames import Frame
@@ -234,7 +234,7 @@ class HierarchicalPotential(BaseEstimator):
         with lap(report, "bond"):
             bond, scores = fit_bond(chosen, self.bond, weights)
             report["bond"] = {"form": bond.form, "r0": bond.r0, "scores": scores}
-        potential = Potential(0.0, bond)
+        potential = Potential(0.0, bond, self._stretch(X, bond.r0, report))
         rest: dict[Hashable, list[tuple[str, float]]] = {part: [] for part in parts}
         for frame, part in zip(X, parts, strict=True):
             left = self._residual(frame, potential)[0] / frame.n_atoms
@@ -267,6 +267,16 @@ class HierarchicalPotential(BaseEstimator):
             [[done.energies.sum()], -done.forces.ravel(), done.virials.sum(axis=0)]
         )
 
+    def _stretch(self, frames, r0: float, report) -> Stretch:
+        """Hold bonds at what all but a few of those in solids and liquids have."""
+        bulk = [f for f in frames if f.pbc.all() and f.n_atoms > 4] or frames
+        lengths = np.concatenate([np.linalg.norm(f.bond_vectors(), axis=1) for f in bulk])
+        low, high = (float(x) for x in np.quantile(lengths, (HELD, 1.0 - HELD)))
+        margin = max(0.25 * (high - low), 1e-3)
+        low, high = low - 0.5 * margin, high + 0.5 * margin
+        report["stretch"] = {"low": low, "high": high}
+        return Stretch(r0, low, high, margin)
+
     def _baseline(self, frames, potential, report) -> PairLevel:
         """Born-Mayer repulsion between atoms, fitted to what the bond leaves of the forces.
 
@@ -287,7 +297,7 @@ class HierarchicalPotential(BaseEstimator):
         )
         free = np.zeros_like(level.coefficients, dtype=bool)
         free[0] = True
-        design = LinearDesign(level, free, np.ones_like(level.coefficients))
+        design = LinearDesign(potential.stretch, level, free, np.ones_like(level.coefficients))
         contacts = np.array([frame.shortest_contact for frame in usable])
         limit = max(spec.baseline_contact, np.quantile(contacts, 0.02))
         square, vector, matrix = 0.0, np.zeros(len(decays)), np.zeros(len(decays))
@@ -310,21 +320,14 @@ class HierarchicalPotential(BaseEstimator):
         )
         coefficients = np.zeros((len(STRETCH_NAMES), len(basis.functions)))
         coefficients[0, -1] = strength
-        bulk = [f for f in frames if f.pbc.all() and f.stress is not None and f.n_atoms > 4]
-        lengths = np.concatenate(
-            [np.linalg.norm(f.bond_vectors(), axis=1) for f in bulk or frames]
-        )
-        low, high = (float(x) for x in np.quantile(lengths, (HELD, 1.0 - HELD)))
-        margin = 0.25 * (high - low)
-        report["stretch"] = {"low": low, "high": high}
-        return PairLevel(basis, coefficients, potential.bond.r0, low, high, max(margin, 1e-3))
+        return PairLevel(basis, coefficients)
 
     def _designs(self, frames, potential, report, progress) -> dict[str, Design]:
         """Sizes of all fingerprints; compression and representatives of the kernel."""
-        pair = potential.pair
+        pair, held = potential.pair, potential.stretch
         plain = np.zeros_like(pair.coefficients, dtype=bool)
         plain[0] = True
-        sized = LinearDesign(pair, plain, np.ones_like(pair.coefficients))
+        sized = LinearDesign(held, pair, plain, np.ones_like(pair.coefficients))
         sizes = [np.zeros((0, len(pair.basis.functions)))]
         radial = None
         if self.orientation is not None:
@@ -334,11 +337,11 @@ class HierarchicalPotential(BaseEstimator):
             )
             isotropic = np.zeros_like(level.coefficients, dtype=bool)
             isotropic[0] = True
-            radial = LinearDesign(level, isotropic, np.ones_like(level.coefficients))
+            radial = LinearDesign(held, level, isotropic, np.ones_like(level.coefficients))
         radial_sizes, kernel_parts, lengths = [], [], []
         kernel = None
         if self.environment is not None and self.orientation is not None:
-            kernel = EnvironmentDesign(self.environment.basis, None, np.zeros(0))
+            kernel = EnvironmentDesign(held, self.environment.basis, None, np.zeros(0))
         for n, frame in enumerate(frames):
             geometry = frame.geometry(self._cutoff())
             m = len(geometry.bonds)
@@ -347,18 +350,18 @@ class HierarchicalPotential(BaseEstimator):
                 radial_sizes.append(radial.energies(geometry)[None] / m)
             if kernel is not None:
                 kernel_parts.append(kernel.fingerprints(geometry))
-                lengths.append(geometry.bond_length)
+                lengths.append(kernel.held_length(geometry))
             progress("fingerprints", n + 1, len(frames))
         of_pair = _root_mean_square(np.concatenate(sizes))
         stretch = TYPICAL_STRETCH ** np.array([0.0, 1.0, 2.0, 2.0])[:, None]
         free = np.ones_like(pair.coefficients, dtype=bool)
         free[:, -1] = False  # the baseline is held
-        designs: dict[str, Design] = {"pair": LinearDesign(pair, free, stretch * of_pair)}
+        designs: dict[str, Design] = {"pair": LinearDesign(held, pair, free, stretch * of_pair)}
         if radial is not None:
             of_radial = _root_mean_square(np.concatenate(radial_sizes))
             spread = _isotropic_sizes()[:, None] * of_radial
             designs["orientation"] = LinearDesign(
-                radial.level, np.ones_like(spread, dtype=bool), spread
+                held, radial.level, np.ones_like(spread, dtype=bool), spread
             )
         if kernel is not None:
             spec = self.environment
@@ -370,7 +373,7 @@ class HierarchicalPotential(BaseEstimator):
                 v, r, transform, spec.stretch_width, potential.bond.r0, spec.n_representatives
             )
             designs["environment"] = EnvironmentDesign(
-                spec.basis, regressor, np.sqrt((v**2).mean(axis=0))
+                held, spec.basis, regressor, np.sqrt((v**2).mean(axis=0))
             )
             report["components"] = len(transform)
         return designs
@@ -415,7 +418,9 @@ class HierarchicalPotential(BaseEstimator):
             [np.median(left[source == s]) if (source == s).any() else 0 for s in prepared.sources]
         )
         self._keep_zeros("bond", prepared.sources, zeros[1:] - zeros[0])
-        self.potential_ = Potential(float(zeros[0]), prepared.potential.bond)
+        self.potential_ = Potential(
+            float(zeros[0]), prepared.potential.bond, prepared.potential.stretch
+        )
         self.stages_["bond"] = self.potential_
         self.zeros_["all"] = self.zeros_["bond"]
 

@@ -21,6 +21,7 @@ from ase_hmlp.levels import (
     KernelRegressor,
     OrientationLevel,
     PairLevel,
+    Stretch,
     interaction,
 )
 from ase_hmlp.training.kernel_ridge import gram
@@ -32,6 +33,7 @@ class LinearDesign:
 
     Attributes
     ----------
+    stretch : Stretch
     level : PairLevel or OrientationLevel
         With zero coefficients, but for those that are held fixed.
     free : (c, k) bool
@@ -40,6 +42,7 @@ class LinearDesign:
         Typical size of each fingerprint at one molecule: what its prior scales with.
     """
 
+    stretch: Stretch
     level: PairLevel | OrientationLevel
     free: np.ndarray
     spread: np.ndarray
@@ -71,7 +74,7 @@ class LinearDesign:
         for place in zip(*np.nonzero(self.free), strict=True):
             unit = np.zeros_like(self.level.coefficients)
             unit[place] = 1.0
-            out.append(interaction(**{key: replace(self.level, coefficients=unit)}))
+            out.append(interaction(self.stretch, **{key: replace(self.level, coefficients=unit)}))
         return out
 
     def rows(self, geometry: Geometry) -> np.ndarray:
@@ -115,6 +118,7 @@ class EnvironmentDesign:
 
     Attributes
     ----------
+    stretch : Stretch
     basis : RadialBasis
     regressor : KernelRegressor
         With all coefficients zero.
@@ -122,6 +126,7 @@ class EnvironmentDesign:
         Root mean square of each fingerprint.
     """
 
+    stretch: Stretch
     basis: RadialBasis
     regressor: KernelRegressor
     spread: np.ndarray
@@ -165,11 +170,15 @@ class EnvironmentDesign:
 
     @cached_property
     def _interaction(self):
-        return interaction(environment=self.basis)
+        return interaction(self.stretch, environment=self.basis)
 
     def fingerprints(self, geometry: Geometry) -> np.ndarray:
         """Fingerprints (m, k)."""
         return self._seen(geometry)[1]
+
+    def held_length(self, geometry: Geometry) -> np.ndarray:
+        """Bond lengths (m) as the level sees them, Å."""
+        return self.stretch.r0 + self._interaction.stretch(geometry.bond_length)[0]
 
     def _seen(self, geometry: Geometry):
         placed = evaluate.place(
@@ -183,7 +192,8 @@ class EnvironmentDesign:
         jacobian = fingerprint_jacobian(
             self._interaction, placed, geometry.molecules, moments, *geometry.pairs.args
         )
-        r, dr = geometry.bond_length, bond_jacobian(geometry)
+        s, ds = self._interaction.stretch(geometry.bond_length)
+        r, dr = self.stretch.r0 + s, ds[:, None] * bond_jacobian(geometry)
         out = np.zeros((self.n_coefficients, 1 + jacobian.shape[2]))
         k = v.shape[1]
         out[:k, 0] = v.sum(axis=0)

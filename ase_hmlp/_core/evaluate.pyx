@@ -175,7 +175,8 @@ def evaluate(Interaction interaction, Machine machine, BondCurve curve,
                     other = &rows[t, a, 0]
                     for x in range(N_MOMENTS):
                         row[x] += other[x]
-                level[a, 3] = environment_energy(machine.c, all[a], row, &terms[0, a, 3])
+                level[a, 3] = environment_energy(interaction.c, machine.c, all[a], row,
+                                                 &terms[0, a, 3])
         gradients = &rows[0, 0, 0]
     with nogil:
         for a in prange(m, schedule="static", num_threads=n_threads):

@@ -205,11 +205,12 @@ HMLP_INLINE v4 block_slope(const double* c, double x) {
  *
  * Pair level: cutoff(R) sum over atoms i of one, j of the other molecule and k of q_k phi_k(r_ij)
  * with q = (1, s + s', s s', s^2 + s'^2); the stretch s of a bond is its length less `r0`, smoothly
- * held at the ends of [low, high] within `margin`, beyond which no bond of a solid or liquid was
- * labelled.  Orientation level: sum over l of psi_l(R) S_l. */
+ * held at the ends of [low, high] within `margin`: beyond, where hardly a bond of a solid or liquid
+ * was labelled, the bond level alone acts along it, and pulls it back.  Orientation level: sum over l of psi_l(R) S_l. */
 struct Interaction {
   Table atoms, centres;
-  double cutoff; /* the longest separation at which anything acts */
+  double cutoff;      /* the longest separation at which anything acts */
+  double environment; /* the longest one at which the environment does */
   double r0, low, high, margin;
 };
 
@@ -316,7 +317,7 @@ constexpr double NOWHERE = 1e-12;
 HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a,
                                 const Neighbours& nb, double* rows) {
   const Molecule& A = all[a];
-  const double inverse = 1.0 / m.centres.spacing, cutoff2 = m.cutoff * m.cutoff;
+  const double inverse = 1.0 / m.centres.spacing, cutoff2 = m.environment * m.environment;
   v4 own[N_TENSOR];
   double aligned[N_ALIGNED] = {};
   for (int t = 0; t < N_TENSOR; ++t) own[t] = v4{};
@@ -483,16 +484,21 @@ HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const doub
  *               exp(-((r - r_s) / l)^2 / 2)
  *
  * The bracket is the covariance of a Gaussian process that is known to be zero at y = 0: an
- * isolated molecule has its bond energy and nothing else. */
+ * isolated molecule has its bond energy and nothing else.  The bond length is one more component
+ * of y here, (r - r0) / l.  What the second exponential adds up to is exp(-|y|^2 / 2) times a
+ * function of the bond length alone, which is tabulated. */
 struct Regressor {
-  int n_fingerprints, n_components, n_representatives; /* representatives padded to REP_BLOCK */
-  const double* transform;       /* (n_components, n_fingerprints) */
-  const double* linear;          /* (n_fingerprints) */
-  const double* linear_stretch;  /* (n_fingerprints) */
-  const double* representatives; /* (blocks, n_components, REP_BLOCK), in the order read */
-  const double* rep_norm;        /* (n_representatives): |y_s|^2 / 2 */
-  const double* rep_bond;        /* (n_representatives): r_s */
-  const double* alpha;           /* (n_representatives); the padding is zero */
+  int n_fingerprints, n_components; /* components without the bond length */
+  int n_representatives;            /* padded to REP_BLOCK */
+  const double* transform;          /* (n_components, n_fingerprints) */
+  const double* linear;             /* (n_fingerprints) */
+  const double* linear_stretch;     /* (n_fingerprints) */
+  const double* representatives;    /* (blocks, n_components + 1, REP_BLOCK), in the order read */
+  const double* rep_norm;           /* (n_representatives): |y_s|^2 / 2, the bond length included */
+  const double* alpha;              /* (n_representatives); the padding is zero */
+  const double* isolated;           /* (n_isolated, 2): value and slope times the spacing */
+  int n_isolated;
+  double isolated_start, isolated_spacing;
   double r0, stretch_width;
 };
 
@@ -506,75 +512,67 @@ HMLP_INLINE void compress(const Regressor& m, const double* v, double* y) {
   }
 }
 
-inline const double* representative_block(const Regressor& m, int first) {
-  return m.representatives + static_cast<std::size_t>(first) * m.n_components;
+/* What the representatives would say of an isolated molecule with a bond of length r. */
+HMLP_INLINE Value isolated_value(const Regressor& m, double r) {
+  const double inverse = 1.0 / m.isolated_spacing;
+  double x = (r - m.isolated_start) * inverse;
+  const double end = m.n_isolated - 1;
+  x = x < 0.0 ? 0.0 : (x > end ? end : x);
+  int n = static_cast<int>(x);
+  n = n < m.n_isolated - 2 ? n : m.n_isolated - 2;
+  x -= n;
+  const double *a = m.isolated + 2 * static_cast<std::size_t>(n), *b = a + 2;
+  const double c2 = 3.0 * (b[0] - a[0]) - 2.0 * a[1] - b[1];
+  const double c3 = 2.0 * (a[0] - b[0]) + a[1] + b[1];
+  return {a[0] + x * (a[1] + x * (c2 + x * c3)), (a[1] + x * (2.0 * c2 + 3.0 * x * c3)) * inverse};
 }
 
-/* exponents of one block of representatives: isolated = -(|y|^2 + |y_s|^2 + stretch^2) / 2,
- * near = -(|y - y_s|^2 + stretch^2) / 2 */
-HMLP_INLINE void block_exponents(const Regressor& m, int first, const double* y, double half_norm,
-                            double r, double* near, double* isolated) {
-  double dot[REP_BLOCK];
-  for (int s = 0; s < REP_BLOCK; ++s) dot[s] = 0.0;
-  const double* block = representative_block(m, first);
-  for (int q = 0; q < m.n_components; ++q) {
-    const double* row = block + q * REP_BLOCK;
-    const double yq = y[q];
-#pragma omp simd
-    for (int s = 0; s < REP_BLOCK; ++s) dot[s] += yq * row[s];
-  }
-  const double inv = m.stretch_width > 0.0 ? 1.0 / m.stretch_width : 0.0;
-#pragma omp simd
-  for (int s = 0; s < REP_BLOCK; ++s) {
-    const double stretch = (r - m.rep_bond[first + s]) * inv;
-    isolated[s] = -half_norm - m.rep_norm[first + s] - 0.5 * stretch * stretch;
-    near[s] = isolated[s] + dot[s];
-  }
-}
-
-inline double half_square_norm(const double* y, int n) {
-  double sum = 0.0;
-  for (int q = 0; q < n; ++q) sum += y[q] * y[q];
-  return 0.5 * sum;
-}
-
-/* Energy of one centre, its gradient g = de/dv (n_fingerprints) and de/dr. */
-HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double r,
-                                           double* g, double* de_dr) {
-  double y[MAX_COMPONENTS], de_dy[MAX_COMPONENTS];
-  double partial[MAX_COMPONENTS * REP_BLOCK]; /* de_dy, not yet summed over a block's lanes */
+/* Energy of one molecule, its gradient g = de/dv (n_fingerprints) and de/dr. */
+HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double r, double* g,
+                                    double* de_dr) {
+  double y[MAX_COMPONENTS + 1], de_dy[MAX_COMPONENTS + 1];
+  double partial[(MAX_COMPONENTS + 1) * REP_BLOCK]; /* de_dy, not yet summed over a block's lanes */
   compress(m, v, y);
-  const double half_norm = half_square_norm(y, m.n_components);
-  const bool stretch = m.stretch_width > 0.0;
-  const double inv2 = stretch ? 1.0 / (m.stretch_width * m.stretch_width) : 0.0;
-  for (int k = 0; k < m.n_components * REP_BLOCK; ++k) partial[k] = 0.0;
-  double energy = 0.0, weight = 0.0, slope = 0.0;
+  double square = 0.0;
+  for (int q = 0; q < m.n_components; ++q) square += y[q] * y[q];
+  const int n = m.n_components + 1;
+  const double inv = m.stretch_width > 0.0 ? 1.0 / m.stretch_width : 0.0;
+  const double dr = r - m.r0;
+  y[n - 1] = dr * inv;
+  const double half_norm = 0.5 * (square + y[n - 1] * y[n - 1]);
+  for (int k = 0; k < n * REP_BLOCK; ++k) partial[k] = 0.0;
+  double energy = 0.0;
   for (int first = 0; first < m.n_representatives; first += REP_BLOCK) {
-    double near[REP_BLOCK], isolated[REP_BLOCK];
-    block_exponents(m, first, y, half_norm, r, near, isolated);
-#pragma omp simd reduction(+ : energy, weight, slope)
-    for (int s = 0; s < REP_BLOCK; ++s) {
-      const double a = m.alpha[first + s];
-      const double k = a * vector_exp(near[s]);
-      const double difference = k - a * vector_exp(isolated[s]);
-      near[s] = k;
-      weight += difference;
-      energy += difference;
-      slope -= difference * (r - m.rep_bond[first + s]) * inv2;
+    const double* block = m.representatives + static_cast<std::size_t>(first) * n;
+    double near[REP_BLOCK];
+    for (int s = 0; s < REP_BLOCK; ++s) near[s] = -half_norm - m.rep_norm[first + s];
+    for (int q = 0; q < n; ++q) {
+      const double* row = block + q * REP_BLOCK;
+      const double yq = y[q];
+#pragma omp simd
+      for (int s = 0; s < REP_BLOCK; ++s) near[s] += yq * row[s];
     }
-    const double* block = representative_block(m, first);
-    for (int q = 0; q < m.n_components; ++q) {
+#pragma omp simd reduction(+ : energy)
+    for (int s = 0; s < REP_BLOCK; ++s) {
+      near[s] = m.alpha[first + s] * vector_exp(near[s]);
+      energy += near[s];
+    }
+    for (int q = 0; q < n; ++q) {
       const double* row = block + q * REP_BLOCK;
       double* sum = partial + q * REP_BLOCK;
 #pragma omp simd
       for (int s = 0; s < REP_BLOCK; ++s) sum[s] += near[s] * row[s];
     }
   }
-  for (int q = 0; q < m.n_components; ++q) {
-    de_dy[q] = -weight * y[q];
+  for (int q = 0; q < n; ++q) {
+    de_dy[q] = -energy * y[q];
     for (int s = 0; s < REP_BLOCK; ++s) de_dy[q] += partial[q * REP_BLOCK + s];
   }
-  const double dr = r - m.r0;
+  const Value alone = isolated_value(m, r);
+  const double decay = std::exp(-0.5 * square);
+  double slope = de_dy[n - 1] * inv - decay * alone.df;
+  energy -= decay * alone.f;
+  for (int q = 0; q < m.n_components; ++q) de_dy[q] += decay * alone.f * y[q];
 #pragma omp simd reduction(+ : energy, slope)
   for (int k = 0; k < m.n_fingerprints; ++k) {
     g[k] = m.linear[k] + dr * m.linear_stretch[k];
@@ -589,21 +587,6 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
   }
   *de_dr = slope;
   return energy;
-}
-
-/* The two parts of the kernel columns of one centre, whose difference the coefficients multiply;
- * y as well. */
-HMLP_KERNEL void regressor_columns(const Regressor& m, const double* v, double r,
-                                          double* y, double* near, double* isolated) {
-  compress(m, v, y);
-  const double half_norm = half_square_norm(y, m.n_components);
-  for (int first = 0; first < m.n_representatives; first += REP_BLOCK) {
-    block_exponents(m, first, y, half_norm, r, near + first, isolated + first);
-    for (int s = first; s < first + REP_BLOCK; ++s) {
-      near[s] = vector_exp(near[s]);
-      isolated[s] = vector_exp(isolated[s]);
-    }
-  }
 }
 
 /* ---------------------------------------------------------------- environment level --- */
@@ -632,19 +615,19 @@ HMLP_INLINE void add_axis_slope(const Molecule& a, const double* de_du, double* 
   for (int x = 0; x < 3; ++x) de_dbond[x] += inv * (de_du[x] - along * a.u[x]);
 }
 
-/* Energy of a molecule's surroundings. Its row of moments becomes that of the derivatives by them;
+/* Energy of a molecule's surroundings, with the bond as long as the stretch says. Its row of moments becomes that of the derivatives by them;
  * the derivative by its own bond vector is added to de_dbond. */
-HMLP_KERNEL double environment_energy(const Regressor& m, const Molecule& a, double* row,
-                                      double* de_dbond) {
+HMLP_KERNEL double environment_energy(const Interaction& i, const Regressor& m, const Molecule& a,
+                                      double* row, double* de_dbond) {
   Shape f;
   double v[MAX_FINGERPRINTS], g[MAX_FINGERPRINTS], de_du[3] = {}, slope;
   for (int k = N_FINGERPRINTS; k < m.n_fingerprints; ++k) v[k] = 0.0; /* padding */
   shape_of(row, a.u, f);
   fingerprints_of(row, a.u, f, v);
-  const double energy = regressor_energy(m, v, a.length, g, &slope);
+  const double energy = regressor_energy(m, v, i.r0 + a.s, g, &slope);
   gradient_of_moments(f, a.u, g, row, de_du);
   add_axis_slope(a, de_du, de_dbond);
-  for (int x = 0; x < 3; ++x) de_dbond[x] += slope * a.u[x];
+  for (int x = 0; x < 3; ++x) de_dbond[x] += slope * a.ds * a.u[x];
   return energy;
 }
 
@@ -817,6 +800,7 @@ HMLP_KERNEL void add_pairs(const Interaction& m, const Molecule* all, int a, con
                            const double* rows, MoleculeTerms* terms, Contact* contact) {
   const Molecule& A = all[a];
   const double cutoff2 = m.cutoff * m.cutoff;
+  const double environment2 = rows ? m.environment * m.environment : 0.0;
   MoleculeTerms own{};
   for (int n = 0; n < nb.n; ++n) {
     const int b = nb.index[n];
@@ -825,7 +809,7 @@ HMLP_KERNEL void add_pairs(const Interaction& m, const Molecule* all, int a, con
     const double r2 = separation(A, B, nb, n, d);
     if (r2 >= cutoff2) continue;
     PairTerms p;
-    if (rows)
+    if (r2 < environment2)
       pair_terms<true>(m, A, B, d, r2, rows + static_cast<std::size_t>(a) * N_MOMENTS,
                        rows + static_cast<std::size_t>(b) * N_MOMENTS, p);
     else

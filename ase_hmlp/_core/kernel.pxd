@@ -27,6 +27,7 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
         Table atoms
         Table centres
         double cutoff
+        double environment
         double r0
         double low
         double high
@@ -72,8 +73,11 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
         const double* linear_stretch
         const double* representatives
         const double* rep_norm
-        const double* rep_bond
         const double* alpha
+        const double* isolated
+        int n_isolated
+        double isolated_start
+        double isolated_spacing
         double r0
         double stretch_width
 
@@ -102,8 +106,8 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
     void fingerprint_gradient(const Molecule& a, const double* row, int k, double* gradient,
                               double* de_du) noexcept
     void add_axis_slope(const Molecule& a, const double* de_du, double* de_dbond) noexcept
-    double environment_energy(const Regressor& m, const Molecule& a, double* row,
-                              double* de_dbond) noexcept
+    double environment_energy(const InteractionStruct& i, const Regressor& m, const Molecule& a,
+                              double* row, double* de_dbond) noexcept
     void add_pairs(const InteractionStruct& m, const Molecule* all, int a, const Neighbours& nb,
                    const double* rows, MoleculeTerms* terms, Contact* contact) noexcept
     void fingerprint_pair(const InteractionStruct& m, const Molecule& a, const Molecule& b,
@@ -113,7 +117,5 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
     void add_virial(double scale, const double* d, const double* f, double* w) noexcept
     double regressor_energy(const Regressor& m, const double* v, double r, double* g,
                             double* de_dr) noexcept
-    void regressor_columns(const Regressor& m, const double* v, double r, double* y,
-                           double* near, double* isolated) noexcept
     void share_molecule(const Molecule& a, const MoleculeTerms& t, double* force_a,
                         double* force_b, double* virial_a, double* virial_b) noexcept

@@ -24,6 +24,9 @@ from ase_hmlp._core.kernel cimport N_FINGERPRINTS as KERNEL_FINGERPRINTS
 #: Fingerprints of the environment level.
 N_FINGERPRINTS = KERNEL_FINGERPRINTS
 
+#: First and last bond length and spacing (Å) of the table of what an isolated molecule would get.
+ISOLATED = (0.2, 1.7, 0.001)
+
 #: Representatives in `Machine.record` come in blocks of this many.
 BLOCK = REP_BLOCK
 
@@ -113,12 +116,13 @@ cdef class Interaction:
     atoms, centres : tuple of values, slopes and spacing
         Arrays (nodes, 4) and (nodes, 12) of the functions of distances between atoms and of the
         separation of centres, in the kernel's order; Å.
-    cutoff : float, Å
+    cutoff, environment : float, Å
+        Longest separations at which anything, and at which the environment level acts.
     stretch : tuple of float, Å
         r0, low, high and margin.
     """
 
-    def __init__(self, atoms, centres, double cutoff, stretch):
+    def __init__(self, atoms, centres, double cutoff, double environment, stretch):
         self.atoms = cubic_intervals(*atoms)
         self.centres = cubic_intervals(*centres)
         if self.atoms.shape[1:] != (1, 4, 4) or 4 * self.centres.shape[1] != N_CHANNELS:
@@ -128,6 +132,7 @@ cdef class Interaction:
         self.c.atoms = view_table(self.atoms, atoms[2])
         self.c.centres = view_table(self.centres, centres[2])
         self.c.cutoff = cutoff
+        self.c.environment = environment
         self.c.r0, self.c.low, self.c.high, self.c.margin = stretch
 
     @property
@@ -140,6 +145,7 @@ cdef class Interaction:
         """What the kernel's struct holds, by field."""
         return {
             "cutoff": self.c.cutoff,
+            "environment": self.c.environment,
             "stretch": [self.c.r0, self.c.low, self.c.high, self.c.margin],
             "atoms.n_intervals": self.c.atoms.n_intervals,
             "atoms.spacing": self.c.atoms.spacing,
@@ -175,17 +181,28 @@ cdef class Machine:
             )
         n = len(representatives)
         padded = (n + REP_BLOCK - 1) // REP_BLOCK * REP_BLOCK
-        columns = np.zeros((padded, n_components))
-        columns[:n] = representatives
-        blocks = columns.reshape(padded // REP_BLOCK, REP_BLOCK, n_components).transpose(0, 2, 1)
-        norms, bonds, weights = np.zeros((3, padded))
-        norms[:n] = 0.5 * (np.asarray(representatives) ** 2).sum(axis=1)
-        bonds[:] = r0
-        bonds[:n] = rep_bond
+        columns = np.zeros((padded, n_components + 1))
+        columns[:n, :n_components] = representatives
+        if stretch_width > 0:
+            columns[:n, n_components] = (np.asarray(rep_bond) - r0) / stretch_width
+        blocks = columns.reshape(padded // REP_BLOCK, REP_BLOCK, -1).transpose(0, 2, 1)
+        weights = np.zeros(padded)
         weights[:n] = alpha
+        start, end, spacing = ISOLATED
+        grid = np.linspace(start, end, int(round((end - start) / spacing)) + 1)
+        isolated = np.zeros((len(grid), 2))
+        alone = np.exp(-0.5 * (np.asarray(representatives) ** 2).sum(axis=1)) * alpha
+        if stretch_width > 0:
+            apart = (grid[:, None] - np.asarray(rep_bond)) / stretch_width
+            near = np.exp(-0.5 * apart**2)
+            isolated[:, 0] = near @ alone
+            isolated[:, 1] = -(near * apart) @ alone / stretch_width * spacing
+        else:
+            isolated[:, 0] = alone.sum()
         self.arrays = [
             np.array(a, dtype=float, order="C")
-            for a in (transform, linear, linear_stretch, blocks, norms, bonds, weights)
+            for a in (transform, linear, linear_stretch, blocks, 0.5 * (columns**2).sum(axis=1),
+                      weights, isolated)
         ]
         self.n_representatives = n
         pointers = [a.ctypes.data for a in self.arrays]
@@ -197,20 +214,26 @@ cdef class Machine:
         self.c.linear_stretch = <const double*> <size_t> pointers[2]
         self.c.representatives = <const double*> <size_t> pointers[3]
         self.c.rep_norm = <const double*> <size_t> pointers[4]
-        self.c.rep_bond = <const double*> <size_t> pointers[5]
-        self.c.alpha = <const double*> <size_t> pointers[6]
+        self.c.alpha = <const double*> <size_t> pointers[5]
+        self.c.isolated = <const double*> <size_t> pointers[6]
+        self.c.n_isolated = len(grid)
+        self.c.isolated_start = start
+        self.c.isolated_spacing = spacing
         self.c.r0 = r0
         self.c.stretch_width = stretch_width
 
     @property
     def record(self):
         """What the kernel's struct holds, by field; representatives padded and in blocks."""
-        fields = ("transform", "linear", "linear_stretch", "representatives", "rep_norm",
-                  "rep_bond", "alpha")
+        fields = ("transform", "linear", "linear_stretch", "representatives", "rep_norm", "alpha",
+                  "isolated")
         return {
             "n_components": self.c.n_components,
             "n_representatives": self.c.n_representatives,
             **dict(zip(fields, self.arrays)),
+            "n_isolated": self.c.n_isolated,
+            "isolated_start": self.c.isolated_start,
+            "isolated_spacing": self.c.isolated_spacing,
             "r0": self.c.r0,
             "stretch_width": self.c.stretch_width,
         }

@@ -1,4 +1,4 @@
-"""Rows of the training design matrix: kernel columns, and derivatives of fingerprints."""
+"""Derivatives of fingerprints, for the rows of the training design matrix."""
 
 import numpy as np
 
@@ -12,28 +12,9 @@ from ase_hmlp._core.kernel cimport (
     add_virial,
     fingerprint_gradient,
     fingerprint_pair,
-    regressor_columns,
     separation,
 )
-from ase_hmlp._core.levels cimport Interaction, Machine
-
-
-def kernel_columns(Machine machine, const double[:, ::1] v, const double[::1] bond_length):
-    """Compressed fingerprints y (c, q), k(y, y_s) and k(y, 0) k(0, y_s), (c, s) each."""
-    cdef Py_ssize_t n = v.shape[0], i
-    if v.shape[1] != machine.c.n_fingerprints:
-        raise ValueError("fingerprints do not match the regressor")
-    # The kernel writes whole blocks of representatives.
-    y_array = np.zeros((n, max(machine.c.n_components, 1)))
-    near_array = np.zeros((n, max(machine.c.n_representatives, 1)))
-    isolated_array = np.zeros_like(near_array)
-    cdef double[:, ::1] y = y_array, near = near_array, isolated = isolated_array
-    with nogil:
-        for i in range(n):
-            regressor_columns(machine.c, &v[i, 0], bond_length[i], &y[i, 0], &near[i, 0],
-                              &isolated[i, 0])
-    s = machine.n_representatives
-    return y_array[:, :machine.c.n_components], near_array[:, :s], isolated_array[:, :s]
+from ase_hmlp._core.levels cimport Interaction
 
 
 def fingerprint_jacobian(Interaction interaction, const double[:, ::1] placed,
@@ -79,7 +60,7 @@ def fingerprint_jacobian(Interaction interaction, const double[:, ::1] placed,
                 b = index[p]
                 nb.index = &index[p]
                 nb.shift_id = &shift_id[p]
-                if separation(all[a], all[b], nb, 0, d) >= interaction.c.cutoff ** 2:
+                if separation(all[a], all[b], nb, 0, d) >= interaction.c.environment ** 2:
                     continue
                 for x in range(3):
                     bond_b[x] = all[b].length * all[b].u[x]

@@ -154,7 +154,9 @@ class Model {
   void read_interaction() {
     Interaction& m = interaction;
     m.cutoff = numbers("interaction.cutoff", 1)[0];
-    if (!(m.cutoff > 0.0)) fail("has an impossible value of interaction.cutoff");
+    m.environment = numbers("interaction.environment", 1)[0];
+    if (!(m.cutoff > 0.0) || !(m.environment <= m.cutoff))
+      fail("has an impossible value of interaction.cutoff");
     const auto& stretch = numbers("interaction.stretch", 4);
     m.r0 = stretch[0];
     m.low = stretch[1];
@@ -176,10 +178,14 @@ class Model {
     m.transform = numbers("environment.transform", q * k).data();
     m.linear = numbers("environment.linear", k).data();
     m.linear_stretch = numbers("environment.linear_stretch", k).data();
-    m.representatives = numbers("environment.representatives", s * q).data();
+    m.representatives = numbers("environment.representatives", s * (q + 1)).data();
     m.rep_norm = numbers("environment.rep_norm", s).data();
-    m.rep_bond = numbers("environment.rep_bond", s).data();
     m.alpha = numbers("environment.alpha", s).data();
+    m.n_isolated = integer("environment.n_isolated", 2, 1 << 24);
+    m.isolated = numbers("environment.isolated", std::size_t(2) * m.n_isolated).data();
+    m.isolated_start = numbers("environment.isolated_start", 1)[0];
+    m.isolated_spacing = numbers("environment.isolated_spacing", 1)[0];
+    if (!(m.isolated_spacing > 0.0)) fail("has an impossible value of environment.isolated_spacing");
     m.r0 = numbers("environment.r0", 1)[0];
     m.stretch_width = numbers("environment.stretch_width", 1)[0];
   }

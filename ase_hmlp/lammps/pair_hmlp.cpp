@@ -224,8 +224,9 @@ void PairHMLP::compute(int eflag, int vflag)
       hmlp::gather_moments(model->interaction, molecules.data(), m, neighbours(m), rows.data());
     comm->reverse_comm(this);
     for (int m = 0; m < n_owned; ++m)
-      energies[m] = hmlp::environment_energy(
-          model->regressor, molecules[m], &rows[std::size_t(m) * hmlp::N_MOMENTS], terms[m].by_bond);
+      energies[m] = hmlp::environment_energy(model->interaction, model->regressor, molecules[m],
+                                             &rows[std::size_t(m) * hmlp::N_MOMENTS],
+                                             terms[m].by_bond);
     message = GRADIENTS;
     comm->forward_comm(this, MESSAGE);
   }

@@ -64,7 +64,7 @@ def environments(potential: Potential, frame: Frame) -> np.ndarray:
     regressor = potential.environment.regressor
     y = potential.fingerprints(geometry) @ regressor.transform.T
     if regressor.stretch_width > 0:
-        y = np.column_stack([y, geometry.bond_length / regressor.stretch_width])
+        y = np.column_stack([y, potential.held_length(geometry) / regressor.stretch_width])
     of_atom = np.empty((geometry.n_atoms, y.shape[1]))
     of_atom[geometry.molecules] = y[:, None]
     return of_atom
