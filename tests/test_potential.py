@@ -25,6 +25,7 @@ from toy_models import (
     ENVIRONMENT_BASIS,
     ORIENTATION_BASIS,
     PAIR_BASIS,
+    dimer,
     from_molecules,
     hcp,
     pa3,
@@ -554,8 +555,12 @@ def check_tables(potential, fine, structure):
 @pytest.mark.parametrize("name", ["hcp", "hcp-warm", "dense", "dimer"])
 @pytest.mark.parametrize("level", [*FINGERPRINTS, "sum"])
 def test_tables_are_as_good_as_the_functions(level, name, fine_tables):
-    dense = hcp(1.7, (2, 2, 1), seed=2, bond_spread=0.02)
-    structure = Structure.of((toy_structures() | {"dense": dense})[name])
+    # Centres anywhere but on nodes.
+    others = {
+        "dense": hcp(1.7, (2, 2, 1), seed=2, bond_spread=0.02),
+        "dimer": dimer(2.6337, seed=2),
+    }
+    structure = Structure.of((toy_structures() | others)[name])
     check_tables(USUAL_TABLES[level], copy.copy(LEVELS[level]), structure)
 
 
@@ -615,7 +620,9 @@ def test_potential_survives_plain_data():
     check_same_potential(potential, again, structure)
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))]
+)
 def test_potential_survives_copies(duplicate):
     """Its tables have pointers: a copy makes its own."""
     structure = Structure.of(toy_structures()["hcp-warm"])
