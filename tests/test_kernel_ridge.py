@@ -10,8 +10,8 @@ from ase_hmlp.training.kernel_ridge import (
     SparseKernelRidge,
     choose_representatives,
     compression,
-    farthest_points,
     gram,
+    most_informative,
     predictive_variance,
 )
 
@@ -47,13 +47,90 @@ def test_grid_search_with_group_splits():
     assert search.best_params_ == {"length_scale": 1.0}
 
 
-def test_farthest_points_take_the_corners_first():
-    square = np.array([[0.5, 0.5], [0, 0], [0, 1], [1, 0], [1, 1], [0.4, 0.5]], dtype=float)
-    assert set(farthest_points(square - 0.5, 4)) == {1, 2, 3, 4}
-    assert len(farthest_points(np.ones((4, 2)), 3)) == 1
-    assert len(farthest_points(np.zeros((4, 2)), 3)) == 0
-    # A point next to what counts as chosen comes last.
-    assert 1 not in farthest_points(square, 6, distance=[1, 0, 1, 1, 1, 1])
+def kernel_matrix(y, stretch=None):
+    """Covariance of what the Gaussian process says at points, given that it is zero at y = 0."""
+    distance = ((y[:, None] - y[None]) ** 2).sum(axis=2)
+    norms = (y**2).sum(axis=1)
+    k = np.exp(-0.5 * distance) - np.exp(-0.5 * (norms[:, None] + norms[None]))
+    if stretch is not None:
+        k *= np.exp(-0.5 * (stretch[:, None] - stretch[None]) ** 2)
+    return k
+
+
+def pivots(k, n):
+    """Points chosen by brute force: each has the largest variance left, by its Schur complement."""
+    chosen = []
+    for _ in range(n):
+        known = k[np.ix_(chosen, chosen)]
+        cross = k[:, chosen]
+        left = np.diag(k) - np.einsum("ij,ji->i", cross, np.linalg.pinv(known) @ cross.T)
+        left[chosen] = -1.0
+        chosen.append(int(left.argmax()))
+    return chosen
+
+
+@pytest.mark.parametrize("width", [0.0, 0.3])
+@pytest.mark.parametrize("spread", [0.4, 1.0, 3.0])
+def test_most_informative_points_are_the_pivots_of_the_kernel_matrix(spread, width):
+    rng = np.random.default_rng(3)
+    y, stretch = spread * rng.normal(size=(40, 3)), width * rng.normal(size=40)
+    found = most_informative(y, stretch, 12)
+    assert found.tolist() == pivots(kernel_matrix(y, stretch), 12)
+    assert len(set(found.tolist())) == 12
+    # Asking for more does not change the first ones.
+    assert most_informative(y, stretch, 20)[:12].tolist() == found.tolist()
+
+
+def test_most_informative_points_depend_on_the_kernel():
+    """A wide one can tell points from their neighbours that a narrow one cannot."""
+    rng = np.random.default_rng(4)
+    y = rng.normal(size=(60, 2))
+    assert (
+        most_informative(0.3 * y, np.zeros(60), 8).tolist()
+        != most_informative(3.0 * y, np.zeros(60), 8).tolist()
+    )
+    # What is left to be told is less for the wide one, with the same number of points.
+    rest = []
+    for scale in (0.3, 1.0, 3.0):
+        k = kernel_matrix(scale * y)
+        chosen = most_informative(scale * y, np.zeros(60), 8)
+        cross = k[:, chosen]
+        told = cross @ np.linalg.solve(k[np.ix_(chosen, chosen)], cross.T)
+        rest.append(np.trace(k - told) / np.trace(k))
+    assert rest[0] < rest[1] < rest[2]
+
+
+def test_most_informative_points_stop_when_nothing_is_left():
+    square = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0, 1]], dtype=float)
+    chosen = most_informative(square, np.zeros(5), 5)
+    # The origin is known, and a point that comes twice is told by its twin.
+    assert set(chosen.tolist()) == {1, 2, 3}
+    assert set(most_informative(square, np.arange(5.0), 5).tolist()) == {1, 2, 3, 4}
+    assert most_informative(np.zeros((4, 2)), np.zeros(4), 3).tolist() == []
+    assert most_informative(square, np.zeros(5), 0).tolist() == []
+    assert most_informative(np.zeros((0, 2)), np.zeros(0), 3).tolist() == []
+
+
+def test_representatives_are_the_most_informative_points():
+    rng = np.random.default_rng(5)
+    v, r = rng.normal(size=(50, 4)), 0.74 + 0.05 * rng.normal(size=50)
+    transform = 0.4 * rng.normal(size=(3, 4))
+    for width in (0.0, 0.08):
+        regressor = choose_representatives(v, r, transform, width, 0.75, 10)
+        y = v @ transform.T
+        chosen = pivots(kernel_matrix(y, r / width if width else None), 10)
+        np.testing.assert_array_equal(regressor.representatives, y[chosen])
+        np.testing.assert_array_equal(regressor.rep_bond, r[chosen])
+        assert (regressor.r0, regressor.stretch_width) == (0.75, width)
+        for name in ("linear", "linear_stretch", "alpha"):
+            assert not getattr(regressor, name).any()
+        # Their kernel matrix is that of the points.
+        np.testing.assert_allclose(
+            gram(regressor),
+            kernel_matrix(y[chosen], r[chosen] / width if width else None),
+            rtol=0,
+            atol=1e-14,
+        )
 
 
 def test_compression_whitens_by_degrees():
@@ -92,6 +169,27 @@ def test_normal_equations_are_weighted_least_squares():
     np.testing.assert_allclose(
         held, np.linalg.lstsq((rows[4:] / sigma).T, rest, rcond=None)[0], rtol=1e-9
     )
+
+
+def test_total_of_parts_is_the_whole():
+    """Leaving parts out is fitting without them, to the last bit of their sums."""
+    rng = np.random.default_rng(2)
+    parts = []
+    for n in (5, 3, 8):
+        part = NormalEquations.zeros(4)
+        part.add(rng.normal(size=(4, n)), rng.normal(size=n), rng.uniform(0.5, 2.0, size=n))
+        parts.append(part)
+    before = parts[0].matrix.copy()
+    total = NormalEquations.total(parts)
+    np.testing.assert_allclose(total.matrix, sum(p.matrix for p in parts), rtol=1e-15)
+    np.testing.assert_allclose(total.vector, sum(p.vector for p in parts), rtol=1e-15, atol=1e-15)
+    assert total.n_observations == 16
+    # The parts stay what they were.
+    np.testing.assert_array_equal(parts[0].matrix, before)
+    assert parts[0].n_observations == 5
+    two = NormalEquations.total(iter(parts[1:]))
+    np.testing.assert_allclose(two.matrix, total.matrix - parts[0].matrix, rtol=0, atol=1e-13)
+    assert two.n_observations == 11
 
 
 def test_infinite_errors_leave_a_label_out():

@@ -23,7 +23,13 @@ def entries(first, index, shift):
     ]
 
 
+def reverse(i, j, shift):
+    """The same pair from its other end."""
+    return j, i, tuple(-k for k in shift)
+
+
 def check_against_brute_force(positions, cell, pbc, cutoff):
+    """The full list, and the half list: every pair once, from either end."""
     expected = oracle.neighbours(positions, cell, pbc, cutoff)
     # Round-off may put a pair at exactly the cutoff on either side.
     distances = np.array([np.linalg.norm(d) for *_, d in expected])
@@ -32,6 +38,9 @@ def check_against_brute_force(positions, cell, pbc, cutoff):
         return []
     found = entries(*neighbour_list(positions, cell, pbc, cutoff))
     assert Counter(found) == Counter((i, j, s) for i, j, s, _ in expected)
+    half = entries(*neighbour_list(positions, cell, pbc, cutoff, half=True))
+    assert 2 * len(half) == len(found)
+    assert Counter(half) + Counter(reverse(*pair) for pair in half) == Counter(found)
     return found
 
 
@@ -40,7 +49,7 @@ def test_list_matches_brute_force(structure, cutoff):
     s = structure
     found = check_against_brute_force(s.positions, s.cell, s.pbc, cutoff)
     # A full list: every pair from both ends.
-    assert {(j, i, tuple(-k for k in shift)) for i, j, shift in found} == set(found)
+    assert {reverse(*pair) for pair in found} == set(found)
 
 
 @given(seeds, st.sampled_from([(-5, 0, 3), (0, 0, 0), (2, -1, 7)]), st.booleans())
@@ -93,6 +102,7 @@ def test_one_point_alone_has_no_neighbours():
     assert first.tolist() == [0, 0]
     assert index.shape == (0,)
     assert shift.shape == (0, 3)
+    assert len(neighbour_list(np.zeros((1, 3)), np.eye(3), VACUUM, 3.0, half=True)[1]) == 0
 
 
 def test_a_point_meets_its_own_images():
@@ -100,6 +110,9 @@ def test_a_point_meets_its_own_images():
     assert set(found) == {
         (0, 0, tuple(int(k) for k in sign * np.eye(3)[x])) for x in range(3) for sign in (1, -1)
     }
+    half = entries(*neighbour_list(np.zeros((1, 3)), np.eye(3), PERIODIC, 1.1, half=True))
+    assert len(half) == 3
+    assert set(half) | {reverse(*pair) for pair in half} == set(found)
 
 
 def test_points_in_a_plane_and_on_a_line():
@@ -155,34 +168,58 @@ def test_thin_but_honest_cells_are_accepted(scale):
 
 
 def within(neighbours, points, cutoff):
-    """Sorted (i, j, vector) of a NeighbourList's pairs inside the cutoff."""
+    """Sorted (i, j, vector) of a half list's pairs inside the cutoff, each from both ends."""
     owner = np.repeat(np.arange(len(points)), np.diff(neighbours.first))
     vectors = points[neighbours.index] + neighbours.shifts[neighbours.shift_id] - points[owner]
     near = (vectors**2).sum(axis=1) < cutoff**2
-    rows = np.column_stack([owner, neighbours.index, vectors])[near]
+    rows = np.vstack(
+        [
+            np.column_stack([owner, neighbours.index, vectors])[near],
+            np.column_stack([neighbours.index, owner, -vectors])[near],
+        ]
+    )
     return rows[np.lexsort(np.round(rows, 6).T)]
 
 
+def centres_of(geometry):
+    """Bond midpoints (m, 3) that the list of pairs refers to."""
+    return geometry.positions[geometry.molecules[:, 0]] + 0.5 * geometry.bonds
+
+
 def same_geometry(a, b, tracker):
-    """Whether two geometries hold the same pairs inside the cutoffs, to round-off."""
-    cutoffs = tracker.pair_cutoff, tracker.centre_cutoff
-    for lists, points, cutoff in zip(
-        ("pairs", "centre_pairs"), (a.positions, a.centres), cutoffs, strict=True
-    ):
-        left = within(getattr(a, lists), points, cutoff)
-        right = within(getattr(b, lists), points, cutoff)
-        assert left.shape == right.shape
-        np.testing.assert_allclose(left, right, rtol=0, atol=1e-10)
+    """Whether two geometries hold the same pairs inside the cutoff, to round-off."""
+    left, right = (within(g.pairs, centres_of(g), tracker.cutoff) for g in (a, b))
+    assert left.shape == right.shape
+    np.testing.assert_allclose(left, right, rtol=0, atol=1e-10)
     np.testing.assert_allclose(a.bonds, b.bonds, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(a.centres, b.centres, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(a.bond_length, b.bond_length, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(a.axes * a.bond_length[:, None], a.bonds, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(a.positions, b.positions)
+
+
+@given(structures(), st.sampled_from([2.2, 4.0]))
+def test_geometry_has_every_pair_of_molecules_once(structure, cutoff):
+    s = structure
+    geometry = GeometryTracker(cutoff, skin=0.0).update(s.positions, s.cell, s.pbc, s.molecules)
+    vectors = np.array([d for _, d in oracle.bonds(s)])
+    np.testing.assert_allclose(geometry.bonds, vectors, rtol=0, atol=1e-10)
+    centres = centres_of(geometry)
+    expected = oracle.neighbours(centres, s.cell, s.pbc, cutoff)
+    distances = np.array([np.linalg.norm(d) for *_, d in expected])
+    assume(not (np.abs(distances - cutoff) < 1e-9).any())
+    found = within(geometry.pairs, centres, cutoff)
+    assert len(found) == len(expected) == 2 * len(geometry.pairs.index)
+    rows = np.array([[i, j, *d] for i, j, _, d in expected]).reshape(-1, 5)
+    rows = rows[np.lexsort(np.round(rows, 6).T)]
+    np.testing.assert_allclose(found, rows, rtol=0, atol=1e-9)
 
 
 @settings(max_examples=10)
 @given(structures(max_molecules=6), seeds)
 def test_tracker_follows_a_random_walk(structure, seed):
     rng = np.random.default_rng(seed)
-    cutoffs = 2.6, 2.2
-    tracker, s, steps = GeometryTracker(*cutoffs), structure, 30
+    cutoff = 2.6
+    tracker, s, steps = GeometryTracker(cutoff), structure, 30
     for step in range(steps):
         if step % 3 == 1:
             s = s.deformed(np.eye(3) + 0.004 * rng.normal(size=(3, 3)))
@@ -192,7 +229,7 @@ def test_tracker_follows_a_random_walk(structure, seed):
             walk[s.molecules] += 0.08 * rng.normal(size=(len(s.molecules), 1, 3))
             s = s.moved(s.positions + walk)
         args = s.positions, s.cell, s.pbc, s.molecules
-        same_geometry(tracker.update(*args), GeometryTracker(*cutoffs).update(*args), tracker)
+        same_geometry(tracker.update(*args), GeometryTracker(cutoff).update(*args), tracker)
     # Rebuilt neither always nor never: a step is about a fifth of half the skin.
     assert 1 < tracker.builds < steps / 2
 
@@ -206,7 +243,7 @@ def update(tracker, s):
 
 
 def test_tracker_keeps_lists_while_nothing_moves():
-    tracker, s = GeometryTracker(3.0, 3.0), solid()
+    tracker, s = GeometryTracker(3.0), solid()
     for _ in range(5):
         update(tracker, s)
     update(tracker, s.moved(s.positions + 0.1))
@@ -216,7 +253,7 @@ def test_tracker_keeps_lists_while_nothing_moves():
 
 @pytest.mark.parametrize("distance, builds", [(0.19, 1), (0.21, 2)])
 def test_tracker_rebuilds_after_half_a_skin(distance, builds):
-    tracker, s = GeometryTracker(3.0, 3.0, skin=0.4), solid()
+    tracker, s = GeometryTracker(3.0, skin=0.4), solid()
     update(tracker, s)
     positions = s.positions.copy()
     positions[3, 1] += distance
@@ -227,22 +264,22 @@ def test_tracker_rebuilds_after_half_a_skin(distance, builds):
 @pytest.mark.parametrize("strain, builds", [(0.11, 1), (0.12, 2), (-0.11, 1), (-0.12, 2)])
 def test_tracker_rebuilds_after_a_strain(strain, builds):
     """A pair at the edge of the list (3.4 Å) may close by 0.4 Å: a strain of 0.1176."""
-    tracker, s = GeometryTracker(3.0, 2.5, skin=0.4), solid()
+    tracker, s = GeometryTracker(3.0, skin=0.4), solid()
     update(tracker, s)
     update(tracker, s.deformed(np.diag([1.0, 1.0 + strain, 1.0])))
     assert tracker.builds == builds
 
 
 def test_tracker_notices_a_cell_that_moves_without_its_atoms():
-    tracker, s = GeometryTracker(3.0, 3.0), solid()
+    tracker, s = GeometryTracker(3.0), solid()
     update(tracker, s)
     other = s.moved(s.positions, s.cell @ np.diag([1.0, 1.0, 1.2]))
-    same_geometry(update(tracker, other), update(GeometryTracker(3.0, 3.0), other), tracker)
+    same_geometry(update(tracker, other), update(GeometryTracker(3.0), other), tracker)
     assert tracker.builds == 2
 
 
 def test_tracker_notices_other_periodicity_molecules_or_number():
-    tracker, s = GeometryTracker(3.0, 3.0), solid()
+    tracker, s = GeometryTracker(3.0), solid()
     update(tracker, s)
     tracker.update(s.positions, s.cell, (True, True, False), s.molecules)
     assert tracker.builds == 2
@@ -254,21 +291,21 @@ def test_tracker_notices_other_periodicity_molecules_or_number():
 
 
 def test_molecules_changed_in_place_are_noticed():
-    tracker, s = GeometryTracker(3.0, 3.0), solid()
+    tracker, s = GeometryTracker(3.0), solid()
     update(tracker, s)
     s.molecules[:] = s.molecules[::-1].copy()
     geometry = update(tracker, s)
     assert tracker.builds == 2
-    same_geometry(geometry, update(GeometryTracker(3.0, 3.0), s), tracker)
+    same_geometry(geometry, update(GeometryTracker(3.0), s), tracker)
 
 
 def test_geometry_outlives_the_next_update():
     """A geometry still describes its own structure after the tracker has followed a strain."""
-    tracker, s = GeometryTracker(3.0, 3.0), solid()
+    tracker, s = GeometryTracker(3.0), solid()
     before = update(tracker, s)
     update(tracker, s.deformed(1.01 * np.eye(3)))
     assert tracker.builds == 1
-    same_geometry(before, update(GeometryTracker(3.0, 3.0), s), tracker)
+    same_geometry(before, update(GeometryTracker(3.0), s), tracker)
 
 
 def test_strained_list_is_the_list_of_the_strained_cell():
@@ -278,13 +315,32 @@ def test_strained_list_is_the_list_of_the_strained_cell():
     assert len(np.unique(rows.integer_shifts, axis=0)) == len(rows.integer_shifts)
 
 
-def test_only_the_bonded_image_of_the_partner_is_left_out():
-    """In a cell 2 Å wide an atom's partner is bonded once and a neighbour many times."""
+def test_a_molecule_is_a_neighbour_of_its_own_images_but_not_of_itself():
+    """In a cell 2 Å wide: along each axis one pair, though two images are near."""
     cell = 2.0 * np.eye(3)
     s = Structure(
         np.array([[0.0, 0, 0], [0.74, 0, 0]]), cell, PERIODIC, np.array([[0, 1]], dtype=np.intc)
     )
-    geometry = update(GeometryTracker(1.5, 1.5), s)
-    pairs = within(geometry.pairs, geometry.positions, 1.5)
-    # The other way round: the partner's image at 2 - 0.74 Å.
-    np.testing.assert_allclose(pairs, [[0, 1, -1.26, 0, 0], [1, 0, 1.26, 0, 0]], atol=1e-12)
+    geometry = update(GeometryTracker(2.1, skin=0.0), s)
+    assert geometry.pairs.first.tolist() == [0, 3]
+    assert geometry.pairs.index.tolist() == [0, 0, 0]
+    vectors = geometry.pairs.shifts[geometry.pairs.shift_id]
+    np.testing.assert_allclose(np.sort(np.abs(vectors), axis=0)[-1], 2.0)
+    assert np.linalg.matrix_rank(vectors) == 3
+
+
+def test_bonds_across_the_cell_have_their_centre_between_the_atoms():
+    """Not half a cell away: the list refers to the first atom plus half the bond."""
+    cell = 6.0 * np.eye(3)
+    s = Structure(
+        np.array([[5.8, 0, 0], [0.54, 0, 0], [3.0, 0, 0], [3.74, 0, 0]]),
+        cell,
+        PERIODIC,
+        np.array([[0, 1], [2, 3]], dtype=np.intc),
+    )
+    geometry = update(GeometryTracker(3.0, skin=0.0), s)
+    np.testing.assert_allclose(geometry.bonds[:, 0], 0.74)
+    np.testing.assert_allclose(centres_of(geometry)[:, 0], [6.17, 3.37])
+    # 2.8 Å one way and 3.2 Å the other.
+    found = within(geometry.pairs, centres_of(geometry), 3.0)
+    np.testing.assert_allclose(found, [[0, 1, -2.8, 0, 0], [1, 0, 2.8, 0, 0]], atol=1e-12)

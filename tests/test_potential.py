@@ -658,7 +658,7 @@ def test_environment_has_five_radial_functions(n):
 
 
 def test_deviations_match_the_formula():
-    """Prior times sqrt(k(x, x) - k V k) from the oracle's fingerprints, half of it for each atom."""
+    """Prior times sqrt(k(x, x) - k V k) from the oracle's fingerprints; half of it for an atom."""
     structure = build_structure(3, 3, 3.2, [], PERIODIC, True)
     _, _, lengths = oracle.molecules_of(structure)
     v, _ = oracle.environment_fingerprints(FULL.environment.basis, structure)

@@ -167,7 +167,7 @@ def isolated_bound(g):
 @pytest.mark.parametrize("stretch_width", [0.0, 0.05, 0.2])
 @pytest.mark.parametrize("representatives", [0, 1, 15, 16, 17, 33])
 def test_regressor_matches_oracle(stretch_width, representatives):
-    """Energies and both slopes; representatives are padded to blocks of 16 that count for nothing."""
+    """Energies and both slopes; what pads representatives to blocks of 16 counts for nothing."""
     g = toy_regressor(8, 3, representatives=representatives, stretch_width=stretch_width)
     rng = np.random.default_rng(representatives)
     v, r = rng.normal(size=(12, 8)), 0.74 + 0.05 * rng.normal(size=12)
