@@ -8,37 +8,62 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
-from toy_models import ORIENTATION_BASIS, PAIR_BASIS, hcp, pa3, toy_bond, toy_potential
+from toy_models import (
+    ENVIRONMENT_BASIS,
+    ORIENTATION_BASIS,
+    PAIR_BASIS,
+    hcp,
+    pa3,
+    toy_bond,
+    toy_potential,
+)
 
 from ase_hmlp.errors import ConfigError, DataError
-from ase_hmlp.geometry import GeometryTracker
-from ase_hmlp.levels import OrientationLevel, PairLevel
+from ase_hmlp.levels import Stretch
 from ase_hmlp.model_io import load_model
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.bond import fit_bond, projected_forces
 from ase_hmlp.training.config import read_config
 from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
-from ase_hmlp.training.fit import HierarchicalPotential, LevelSpec
+from ase_hmlp.training.fit import HierarchicalPotential, KernelSpec, LevelSpec
 from ase_hmlp.training.frames import frame_from_atoms, read_frames
-from ase_hmlp.training.train import _folds, train_from_config
+from ase_hmlp.training.kernel_ridge import NormalEquations
+from ase_hmlp.training.rows import EnvironmentDesign, LinearDesign
+from ase_hmlp.training.train import (
+    _folds,
+    _parts,
+    fitted_frames,
+    split_off_tests,
+    train_from_config,
+)
 from ase_hmlp.training.weights import Weights
 
-TRUTH = toy_potential(stretch_width=0.0)
+# Bonds are held where none of the structures below has one, as the fit will find.
+TRUTH = replace(toy_potential(stretch_width=0.0), stretch=Stretch(0.74, 0.4, 1.2, 0.1))
 PAIR = LevelSpec(
     tuple(f for f in PAIR_BASIS.functions if f.kind != "born_mayer"),
     PAIR_BASIS.cutoff,
     PAIR_BASIS.inner,
     PAIR_BASIS.outer,
-    n_representatives=60,
-    tolerance=1e-6,
 )
 ORIENTATION = LevelSpec(
     ORIENTATION_BASIS.functions,
     ORIENTATION_BASIS.cutoff,
     ORIENTATION_BASIS.inner,
     ORIENTATION_BASIS.outer,
-    n_representatives=80,
 )
+ENVIRONMENT = KernelSpec(
+    ENVIRONMENT_BASIS.functions,
+    ENVIRONMENT_BASIS.cutoff,
+    ENVIRONMENT_BASIS.inner,
+    ENVIRONMENT_BASIS.outer,
+    n_representatives=120,
+    stretch_width=0.1,
+    inputs=("density", "axial", "S", "vector", "tensor"),
+)
+BONDS = Potential(0.0, toy_bond())
+STAGES = ["bond", "pair", "orientation", "environment", "all"]
+WEIGHTS = Weights(0.0005, 0.01, 0.1, 0.0)
 
 
 def label(atoms, group, potential=TRUTH):
@@ -84,7 +109,7 @@ def frames(atoms):
 @pytest.fixture(scope="module")
 def fitted(frames):
     return HierarchicalPotential(
-        PAIR, ORIENTATION, bond="quartic", weights=Weights(0.0005, 0.01, 0.1, 0.0)
+        PAIR, ORIENTATION, ENVIRONMENT, bond="quartic", weights=WEIGHTS
     ).fit(frames)
 
 
@@ -94,9 +119,14 @@ def test_fit_learns_a_potential_of_its_own_form(fitted, frames):
     spread = np.abs(labels - labels.mean()).mean()
     rows = {stage: error_table(predict(p, unseen))[-1] for stage, p in fitted.stages_.items()}
     # Each level must earn its place, and what is left be a small part of the forces.
-    assert rows["pair"].force_mae < 0.7 * rows["bond"].force_mae
-    assert rows["orientation"].force_mae < 0.97 * rows["pair"].force_mae
-    assert rows["all"].force_mae < 0.85 * rows["orientation"].force_mae
+    assert rows["pair"].force_mae < 0.6 * rows["bond"].force_mae
+    assert rows["orientation"].force_mae < 0.85 * rows["pair"].force_mae
+    assert rows["environment"].energy_mae < 0.6 * rows["orientation"].energy_mae
+    assert rows["all"].force_mae < 0.5 * rows["environment"].force_mae
+    assert rows["all"].force_mae < 0.03 * 1e3 * spread
+    assert rows["all"].energy_mae < 1.0
+    assert rows["all"].pressure_mae < 0.4
+    assert list(fitted.stages_) == STAGES
     assert rows["all"].force_mae < 0.05 * 1e3 * spread
     assert rows["all"].energy_mae < 3.0
     assert rows["all"].pressure_mae < 1.0
@@ -106,7 +136,7 @@ def test_rows_times_coefficients_are_what_the_calculator_returns(fitted, frames)
     """The contract between training and use, for the levels as fitted."""
     potential = fitted.potential_
     for frame in frames[:4]:
-        geometry = frame.geometry(PAIR.cutoff, ORIENTATION.cutoff)
+        geometry = frame.geometry(potential.cutoff)
         total = potential.evaluate(geometry)
         expected = np.concatenate(
             [[total.energies.sum()], -total.forces.ravel(), total.virials.sum(axis=0)]
@@ -116,48 +146,153 @@ def test_rows_times_coefficients_are_what_the_calculator_returns(fitted, frames)
             [[bond.energies.sum()], -bond.forces.ravel(), bond.virials.sum(axis=0)]
         )
         got[0] += potential.e0 * frame.n_atoms
-        for name in ("pair", "orientation"):
-            level = getattr(potential, name)
-            design = _design_of(level)
-            coefficients = np.concatenate(
-                [
-                    level.regressor.linear[design.free],
-                    *([level.regressor.linear_stretch[design.free]] * design.sees_bond),
-                    level.regressor.alpha,
-                ]
-            )
+        for design, coefficients in _designs_of(potential):
             got += coefficients @ design.rows(geometry)
         # Sums of thousands of terms of up to 1e3 eV: 1e-10 is round-off.
-        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-9)
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-8)
 
 
-def _design_of(level):
-    from ase_hmlp.fingerprints import is_real_channel
-    from ase_hmlp.training.rows import LevelDesign
+def _designs_of(potential):
+    for level in (potential.pair, potential.orientation):
+        c = level.coefficients
+        free = np.ones_like(c, dtype=bool)
+        empty = replace(level, coefficients=np.zeros_like(c))
+        yield LinearDesign(potential.stretch, empty, free, np.ones_like(c)), c.ravel()
+    level = potential.environment
+    g = level.regressor
+    design = EnvironmentDesign(potential.stretch, level.basis, g, np.ones(len(g.linear)))
+    assert design.sees_bond
+    yield design, np.concatenate([g.linear, g.linear_stretch, g.alpha])
 
-    names = level.names(level.basis)
-    return LevelDesign(type(level), level.basis, level.regressor, is_real_channel(names))
+
+# ---------------------------------------------------------------- parts
+
+
+def garbled(frame):
+    """The same structure with labels that have nothing to do with it."""
+    rng = np.random.default_rng(frame.digest % 2**32)
+    return replace(
+        frame,
+        energy=frame.energy + 10.0 * rng.normal(),
+        forces=frame.forces + rng.normal(size=frame.forces.shape),
+        stress=frame.stress + 0.1 * rng.normal(size=6),
+    )
+
+
+def assert_same_predictions(a, b, frames, tolerance=1e-7):
+    """Every stage of two estimators predicts the same."""
+    assert list(a.stages_) == list(b.stages_)
+    for stage in a.stages_:
+        one, two = (predict(e.stages_[stage], frames) for e in (a, b))
+        np.testing.assert_allclose(one.energy[1], two.energy[1], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(one.forces[1], two.forces[1], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(one.stress[1], two.stress[1], rtol=0, atol=100 * tolerance)
+
+
+def partial(**changes):
+    """An estimator whose bond and baseline come from a family that no test leaves out."""
+    families = {"bond_groups": ("pa3",), "baseline_groups": ("pa3",)}
+    settings = families | {"bond": "quartic", "weights": WEIGHTS, "variance": False} | changes
+    environment = replace(ENVIRONMENT, n_representatives=20)
+    return HierarchicalPotential(PAIR, ORIENTATION, environment, **settings)
+
+
+@pytest.fixture(scope="module")
+def by_family(frames):
+    """Prepared with the families as parts."""
+    return partial().prepare(frames, [f.group for f in frames])
+
+
+def test_all_parts_are_the_whole(by_family, frames):
+    """However frames are divided: the sums are the same."""
+    assert set(by_family.parts) == {"pa3", "hcp", "pa3-b", "hcp-b"}
+    whole, solved = partial().fit(frames), partial().solve(by_family)
+    assert_same_predictions(whole, solved, frames[:8])
+    assert whole.report_["observations"] == solved.report_["observations"]
+    for stage, zeros in whole.zeros_.items():
+        assert zeros == pytest.approx(solved.zeros_[stage], abs=1e-10)
+
+
+def test_left_out_labels_do_not_matter(by_family, frames):
+    """A fit without a part is the same whatever the labels of that part say."""
+    without = [part for part in by_family.parts if part != "hcp"]
+    changed = [garbled(f) if f.group == "hcp" else f for f in frames]
+    other = partial().prepare(changed, [f.group for f in changed])
+    one, two = partial().solve(by_family, without), partial().solve(other, without)
+    assert_same_predictions(one, two, frames[:8], tolerance=1e-12)
+    # They do matter where they are not left out.
+    force = [
+        predict(partial().solve(p).potential_, frames[:8]).forces[1] for p in (by_family, other)
+    ]
+    assert np.abs(force[0] - force[1]).max() > 1e-2
+
+
+def test_leaving_parts_out_is_fitting_without_them(by_family, frames):
+    """The same representatives and the labels of the rest, added up by hand."""
+    kept = [f for f in frames if f.group not in ("hcp", "pa3-b")]
+    estimator = partial()
+    n = sum(d.n_coefficients for d in by_family.designs.values()) + 1
+    equations, rest = NormalEquations.zeros(n), []
+    for frame in kept:
+        estimator._add(
+            equations, frame, by_family.potential, by_family.designs, by_family.sources, WEIGHTS
+        )
+        left = estimator._residual(
+            frame,
+            by_family.potential.__class__(
+                0.0, by_family.potential.bond, by_family.potential.stretch
+            ),
+        )[0]
+        rest.append(("", left / frame.n_atoms))
+    by_hand = estimator.solve(replace(by_family, parts={"": equations}, rest={"": rest}))
+    solved = partial().solve(by_family, ["pa3", "hcp-b"])
+    assert solved.report_["observations"] == sum(7 + 3 * f.n_atoms for f in kept)
+    assert_same_predictions(by_hand, solved, frames[:8])
+    # Not by chance: with everything the potential is another one.
+    whole = partial().solve(by_family)
+    a, b = (predict(e.potential_, frames[:8]).forces[1] for e in (whole, solved))
+    assert np.abs(a - b).max() > 1e-4
+
+
+def test_solutions_do_not_wear_out_what_was_prepared(by_family, frames):
+    first = partial().solve(by_family)
+    partial().solve(by_family, ["pa3"])
+    again = partial().solve(by_family)
+    assert_same_predictions(first, again, frames[:4], tolerance=0.0)
+
+
+def test_stretch_holds_what_few_bonds_reach(fitted, frames):
+    """Bonds of all but one in a thousand at either end are seen as they are, nearly."""
+    held = fitted.potential_.stretch
+    lengths = np.concatenate([np.linalg.norm(f.bond_vectors(), axis=1) for f in frames])
+    assert held.low <= np.quantile(lengths, 0.001) < np.quantile(lengths, 0.999) <= held.high
+    assert held.r0 == fitted.potential_.bond.r0
+    assert 0 < 2 * held.margin <= held.high - held.low
+    assert fitted.report_["stretch"] == {"low": held.low, "high": held.high}
 
 
 def test_estimator_conventions(frames):
-    estimator = HierarchicalPotential(PAIR, None, variance=False)
+    estimator = HierarchicalPotential(PAIR, variance=False)
     copy = clone(estimator).set_params(bond="harmonic")
     assert estimator.bond == "auto" and copy.pair == PAIR
     copy.fit(frames[:20])
     assert copy.potential_.orientation is None
+    assert copy.potential_.environment is None
+    assert list(copy.stages_) == ["bond", "pair", "all"]
     assert not hasattr(estimator, "potential_")
     assert copy.predict(frames[:3]).shape == (3,)
 
 
-def test_grid_search_over_frames_by_family(frames):
-    groups = [f.group for f in frames]
+def test_grid_search_over_frames_by_family(atoms):
+    chosen = [frame_from_atoms(label(f, f.info["group"], BONDS), "Frame") for f in atoms]
+    groups = [f.group for f in chosen]
     search = GridSearchCV(
-        HierarchicalPotential(PAIR, None, variance=False),
+        HierarchicalPotential(PAIR, variance=False),
         {"bond": ["harmonic", "quartic"]},
         cv=GroupKFold(2),
         error_score="raise",
-    ).fit(frames, groups=groups)
-    # The truth is a quartic.
+    ).fit(chosen, groups=groups)
+    # The truth is a quartic, and nothing else.
     assert search.best_params_ == {"bond": "quartic"}
 
 
@@ -183,7 +318,7 @@ def test_bond_level_recovers_the_curve(frames):
 
 
 def test_bond_families_must_exist(frames):
-    estimator = HierarchicalPotential(None, None, bond="quartic", bond_groups=("gas",))
+    estimator = HierarchicalPotential(bond="quartic", bond_groups=("gas",))
     with pytest.raises(DataError, match="gas"):
         estimator.fit(frames)
 
@@ -200,29 +335,51 @@ def test_projected_force_has_the_sign_of_a_stretched_bond():
 
 
 def test_repulsive_baseline_is_positive(fitted):
-    pair = fitted.potential_.pair
-    k = [f.kind for f in pair.basis.functions].index("born_mayer")
-    assert pair.regressor.linear[k] > 0
-    assert not pair.regressor.transform[:, k].any()
+    """And a function of the distance alone, which no later stage changes."""
+    k = [f.kind for f in fitted.potential_.pair.basis.functions].index("born_mayer")
+    strengths = {stage: p.pair.coefficients[:, k] for stage, p in fitted.stages_.items() if p.pair}
+    assert list(strengths) == STAGES[1:]
+    for found in strengths.values():
+        assert found[0] == fitted.report_["baseline"]["strength"] > 0
+        assert not found[1:].any()
+
+
+def test_baseline_families_must_exist(frames):
+    estimator = HierarchicalPotential(PAIR, bond="quartic", baseline_groups=("gas",))
+    with pytest.raises(DataError, match="gas"):
+        estimator.fit(frames)
 
 
 def test_deviations_grow_away_from_the_data(fitted, frames):
-    tracker = GeometryTracker(PAIR.cutoff, ORIENTATION.cutoff)
-    seen = np.concatenate(
-        [fitted.potential_.deviations(f.geometry(PAIR.cutoff, ORIENTATION.cutoff)) for f in frames]
-    )
+    potential = fitted.potential_
+    seen = np.concatenate([potential.deviations(f.geometry(potential.cutoff)) for f in frames])
     odd = hcp(1.5, (2, 1, 1), seed=9)
     molecules = np.arange(len(odd)).reshape(-1, 2).astype(np.intc)
-    far = fitted.potential_.deviations(
-        tracker.update(odd.positions, odd.cell.array, odd.pbc, molecules)
+    far = potential.deviations(
+        potential.tracker().update(odd.positions, odd.cell.array, odd.pbc, molecules)
     )
     assert far.min() > 3 * np.median(seen)
 
 
-def test_levels_share_names(fitted):
-    names = OrientationLevel.names(fitted.potential_.orientation.basis)
-    assert names.count("fp_EQQ") == 1
-    assert len(PairLevel.names(fitted.potential_.pair.basis)) == PAIR_BASIS.table.channels
+def test_only_chosen_families_of_fingerprints_enter_the_kernel(frames, fitted):
+    """What is no input has a linear coefficient, and no place in the Gaussian."""
+    spec = replace(ENVIRONMENT, inputs=("axial", "S"), n_representatives=10)
+    estimator = HierarchicalPotential(PAIR, ORIENTATION, spec, bond="quartic", weights=WEIGHTS)
+    level = estimator.fit(frames[:20]).potential_.environment
+    inputs = np.array([name.startswith(("axial", "S")) for name in level.names])
+    assert 0 < inputs.sum() < len(inputs)
+    assert not level.regressor.transform[:, ~inputs].any()
+    assert np.abs(level.regressor.transform[:, inputs]).max(axis=0).min() > 0
+    assert (level.regressor.linear != 0).all()
+    assert len(level.regressor.alpha) == 10
+    everything = fitted.potential_.environment.regressor.transform
+    assert np.abs(everything).max(axis=0).min() > 0
+
+
+def test_fp_eqq_is_among_the_fitted(fitted):
+    level = fitted.potential_.orientation
+    assert level.names.count("fp_EQQ") == 1
+    assert level.coefficients.ravel()[level.names.index("fp_EQQ")] != 0
 
 
 # ---------------------------------------------------------------- a whole run
@@ -239,10 +396,15 @@ damped_sines = [[1.5, 1.2]]
 cutoff = 4.5
 inner = 0.9
 outer = 1.2
-representatives = 20
 [orientation]
 gaussians = [1.6, 2.5]
 cutoff = 4.0
+inner = 1.1
+outer = 1.5
+[environment]
+gaussians = [1.4, 2.0, 2.6, 3.2]
+aligned = 2.4
+cutoff = 4.2
 inner = 1.1
 outer = 1.5
 representatives = 20
@@ -273,7 +435,57 @@ def test_run_leaves_model_card_and_plot(run):
     card = result.card_path.read_text()
     row = model.errors["levels"]["all"][-1]
     assert f"| **all** | 60 | {row['energy_mae']:.2f}" in card
-    assert [c["frames"] for c in model.errors["learning_curve"]] == [22, 45]
+    assert model.errors["test_split"] == []
+    assert "test split" not in card
+    assert list(model.errors["levels"]) == STAGES
+
+
+def test_learning_curve(run):
+    """Fits to half the frames and to all, both without the family they are tested on."""
+    folder, result = run
+    config = read_config(folder / "toy.toml")
+    frames = read_frames(folder / "toy.extxyz")
+    parts = _parts(frames, config)
+    prepared = config.estimator().prepare(frames, parts)
+    test = [f for f in frames if f.group == "hcp"]
+    expected = []
+    for shell in (1, 0):
+        inner = {part for part in parts if part[0] != "hcp" and part[2] >= shell}
+        estimator = config.estimator().set_params(variance=False)
+        row = error_table(predict(estimator.solve(prepared, inner).potential_, test))[-1]
+        expected.append((sum(part in inner for part in parts), row.force_mae, row.energy_mae))
+    found = result.model.errors["learning_curve"]
+    assert [c["frames"] for c in found] == [n for n, *_ in expected]
+    assert expected[1][0] == 45
+    assert 15 <= expected[0][0] <= 30
+    for point, (_, force, energy) in zip(found, expected, strict=True):
+        assert point["force_mae"] == pytest.approx(force, rel=1e-6)
+        assert point["energy_mae"] == pytest.approx(energy, rel=1e-6)
+    assert found[0]["force_mae"] != pytest.approx(found[1]["force_mae"], rel=1e-3)
+
+
+@pytest.mark.parametrize("points", [1, 2, 4])
+def test_shells_of_the_learning_curve(atoms, tmp_path, points):
+    """Each point has half the frames of the next; those never held out are in all of them."""
+    write(tmp_path / "toy.extxyz", atoms)
+    text = CONFIG.replace("learning_curve = 2", f"learning_curve = {points}")
+    text = text.replace("[bond]", 'always = ["pa3"]\n[bond]', 1)
+    (tmp_path / "toy.toml").write_text(text)
+    config = read_config(tmp_path / "toy.toml")
+    frames = read_frames(tmp_path / "toy.extxyz")
+    parts = _parts(frames, config)
+    assert [part[0] for part in parts] == [f.group for f in frames]
+    shells = np.array([part[2] for part in parts])
+    always = np.array([f.group == "pa3" for f in frames])
+    assert (shells[always] == points - 1).all()
+    sizes = [int((shells[~always] >= k).sum()) for k in range(points)]
+    assert sizes == [45, 22, 11, 5][:points]
+    # Drawn by the seed, and not in the order of the file.
+    assert parts == _parts(frames, config)
+    if points > 1:
+        assert np.ptp(np.flatnonzero((shells == 0) & ~always)) > 25
+        other = config.model_copy(update={"fit": config.fit.model_copy(update={"random_state": 1})})
+        assert _parts(frames, other) != parts
 
 
 def test_evaluate_prints_the_errors_of_the_fit(run):
@@ -294,19 +506,22 @@ def test_evaluate_prints_the_errors_of_the_fit(run):
     assert table.rows[-1].force_mae == pytest.approx(1e3 * np.concatenate(force).mean(), rel=1e-9)
 
 
-def test_held_out_families_are_not_trained_on(run, atoms, monkeypatch):
-    """Every frame is predicted once, by a fit that has not seen its family."""
+def test_held_out_families_are_not_trained_on(run, atoms):
+    """Every frame is predicted once, by a fit that has not seen its family's labels."""
     folder, result = run
     held_out = result.held_out["all"]
     assert sorted(held_out.group.tolist()) == sorted(a.info["group"] for a in atoms)
     config = read_config(folder / "toy.toml")
     frames = read_frames(folder / "toy.extxyz")
-    family = "hcp"
-    estimator = config.estimator().set_params(variance=False)
-    estimator.fit([f for f in frames if f.group != family])
-    mine = error_table(predict(estimator.potential_, [f for f in frames if f.group == family]))
-    stored = next(r for r in result.model.errors["levels"]["all"] if r["group"] == family)
-    assert stored["force_mae"] == pytest.approx(mine[-1].force_mae, rel=1e-6)
+    for family in ("hcp", "pa3-b"):
+        prepared = config.estimator().prepare(frames, [f.group == family for f in frames])
+        estimator = config.estimator().set_params(variance=False).solve(prepared, [False])
+        for stage, potential in estimator.stages_.items():
+            mine = error_table(predict(potential, [f for f in frames if f.group == family]))
+            rows = result.model.errors["levels"][stage]
+            stored = next(r for r in rows if r["group"] == family)
+            assert stored["force_mae"] == pytest.approx(mine[-1].force_mae, rel=1e-6)
+            assert stored["energy_mae"] == pytest.approx(mine[-1].energy_mae, rel=1e-6)
 
 
 def test_killed_run_resumes_with_its_finished_folds(atoms, tmp_path, monkeypatch):
@@ -348,6 +563,10 @@ def test_existing_model_is_not_replaced_unasked(run):
         ("cutoff = 4.5", "cutoff = -4.5", r"key 'pair.cutoff'"),
         ("[data]", "[data", "is not TOML"),
         ('form = "quartic"', 'form = "spring"', "key 'bond.form'"),
+        ("[1.4, 2.0, 2.6, 3.2]", "[1.4, 2.0, 2.6]", "there must be 4 radial functions"),
+        ("aligned = 2.4\n", "", r"key 'environment\.aligned'"),
+        ("representatives = 20", 'inputs = ["charge"]', r"key 'environment\.inputs"),
+        ("representatives = 20", "inputs = []", r"key 'environment\.inputs"),
         ("[fit]", '[split]\nscheme = "families"\ntest = ["gas"]\n[fit]', "names families"),
         ("[fit]", '[split]\nscheme = "families"\n[fit]', "some of the families"),
     ],
@@ -390,7 +609,10 @@ def test_frames_made_from_held_out_ones_are_held_out_too(atoms, tmp_path):
     (tmp_path / "toy.toml").write_text(text)
     config = read_config(tmp_path / "toy.toml")
     frames = read_frames(tmp_path / "toy.extxyz")
-    folds = {name: (train, test) for name, train, test in _folds(frames, config)}
+    folds = {fold.name: (fold.train, fold.test) for fold in _folds(frames, config)}
+    parts = _parts(frames, config)
+    assert [p[1] for p in parts if p[0] == "pushed"] == ["hcp", "hcp", "pa3-b"]
+    assert {p[1] for p in parts if p[0] != "pushed"} == {""}
     assert set(folds) == {"hcp", "hcp-b", "pa3", "pa3-b"}
     for name, (train, test) in folds.items():
         assert {frames[i].group for i in test} == {name}
@@ -411,3 +633,96 @@ def test_family_split(atoms, tmp_path):
     assert set(result.held_out["all"].group.tolist()) == {"hcp"}
     table = evaluate_files(result.model, [tmp_path / "toy.extxyz"])
     assert (table.frames, table.seen) == (60, 45)
+
+
+# ---------------------------------------------------------------- the test split
+
+
+def with_tests(atoms, tests):
+    """Copies of labelled atoms, those of index in `tests` labelled as tests, all with a source."""
+    out = []
+    for k, a in enumerate(atoms):
+        copy = a.copy()
+        copy.calc = SinglePointCalculator(copy, **a.calc.results)
+        copy.info["source"] = f"frame/{k}"
+        if k in tests:
+            copy.info["split"] = "test"
+        out.append(copy)
+    return out
+
+
+TESTS = {3, 7, 10, 20, 21}
+
+
+@pytest.fixture(scope="module")
+def tested(atoms, tmp_path_factory):
+    """A training run on frames of which some are labelled as tests."""
+    folder = tmp_path_factory.mktemp("tested")
+    write(folder / "toy.extxyz", with_tests(atoms, TESTS))
+    (folder / "toy.toml").write_text(CONFIG)
+    return folder, train_from_config(folder / "toy.toml", folder / "out")
+
+
+def test_frames_of_the_test_split_are_read_as_such(tested):
+    frames = read_frames(tested[0] / "toy.extxyz")
+    assert {k for k, f in enumerate(frames) if f.split == "test"} == TESTS
+    usable, tests = split_off_tests(frames)
+    assert len(usable) == 55 and len(tests) == 5
+    config = read_config(tested[0] / "toy.toml")
+    assert {f.source for f in fitted_frames(frames, config)} == {f.source for f in usable}
+
+
+def test_no_fit_sees_the_test_split(tested, atoms, tmp_path):
+    """The model is the one that the other frames alone give, to the last bit."""
+    folder, result = tested
+    training = result.model.training
+    assert training["frames"] == 55
+    assert sum(training["groups"].values()) == 55
+    frames = read_frames(folder / "toy.extxyz")
+    digests = set(training["frame_digests"].tolist())
+    assert digests == {f.digest for f in frames if f.split != "test"}
+    assert len(result.held_out["all"].group) == 55
+    others = [a for k, a in enumerate(with_tests(atoms, TESTS)) if k not in TESTS]
+    write(tmp_path / "toy.extxyz", others)
+    (tmp_path / "toy.toml").write_text(CONFIG)
+    alone = train_from_config(tmp_path / "toy.toml", tmp_path / "out").model
+    for key in ("levels", "learning_curve"):
+        assert alone.errors[key] == result.model.errors[key]
+    a, b = (predict(m.potential, frames) for m in (alone, result.model))
+    np.testing.assert_array_equal(a.forces, b.forces)
+    table = evaluate_files(result.model, [folder / "toy.extxyz"])
+    assert (table.frames, table.seen) == (60, 55)
+
+
+def test_errors_on_the_test_split_are_reported(tested):
+    folder, result = tested
+    tests = [f for f in read_frames(folder / "toy.extxyz") if f.split == "test"]
+    expected = [r.to_dict() for r in error_table(predict(result.model.potential, tests))]
+    found = result.model.errors["test_split"]
+    assert [r["group"] for r in found] == [r["group"] for r in expected]
+    assert found[-1]["frames"] == 5
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine == pytest.approx(theirs)
+    card = result.card_path.read_text()
+    _, after = card.split("On the test split, whole trajectories that no fit has ever seen:")
+    row = expected[-1]
+    line = f"| **all** | 5 | {row['energy_mae']:.2f} ({row['energy_rmse']:.2f}) "
+    assert line in after
+    assert line not in card[: card.index("On the test split")]
+
+
+def test_what_was_made_from_a_test_frame_is_not_fitted_either(atoms, tmp_path):
+    """A frame stays on its parent's side of any split."""
+    frames = with_tests(atoms[:20], {4})
+    for k in (4, 5):
+        child = label(frames[k].copy(), "pushed")
+        child.info |= {"source": f"child/{k}", "parent": f"frame/{k}"}
+        child.info.pop("split", None)
+        frames.append(child)
+    write(tmp_path / "toy.extxyz", frames)
+    (tmp_path / "toy.toml").write_text(CONFIG)
+    read = read_frames(tmp_path / "toy.extxyz")
+    fitted = fitted_frames(read, read_config(tmp_path / "toy.toml"))
+    sources = {f.source for f in fitted}
+    assert "child/5" in sources
+    assert not {"frame/4", "child/4"} & sources
