@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
-from test_training import CONFIG, ORIENTATION, PAIR, structures
+from test_training import CONFIG, ENVIRONMENT, ORIENTATION, PAIR, STAGES, WEIGHTS, structures
 
 from ase_hmlp.errors import ConfigError
 from ase_hmlp.training.config import read_config
@@ -20,7 +20,8 @@ from ase_hmlp.training.weights import Weights
 #: eV/atom between two codes' energies.
 OFFSET = 1.234
 
-STAGES = ("bond", "pair", "orientation", "all")
+#: A fifth of what the fit of one source takes.
+SMALL = replace(ENVIRONMENT, n_representatives=25)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def raised(frames, offset=OFFSET):
 
 def fit(frames, **changes):
     estimator = HierarchicalPotential(
-        PAIR, ORIENTATION, bond="quartic", weights=Weights(0.0005, 0.01, 0.1, 0.0), variance=False
+        PAIR, ORIENTATION, SMALL, bond="quartic", weights=WEIGHTS, variance=False
     )
     return estimator.set_params(**changes).fit(frames)
 
@@ -115,7 +116,13 @@ def test_the_heavier_source_is_fitted_better(frames):
 
     def misfit(weight):
         chosen = [replace(f, weight=weight) if h else f for f, h in zip(frames, heavy, strict=True)]
-        estimator = fit(chosen, orientation=None, bond_groups=("hcp",))
+        estimator = fit(
+            chosen,
+            orientation=None,
+            environment=None,
+            bond_groups=("hcp",),
+            baseline_groups=("hcp",),
+        )
         p, _ = predict(estimator.potential_, mine).on_one_zero(estimator.zeros_["pair"])
         # As the fit has them: standard errors of 0.5 meV/atom, 10 meV/Å and 0.1 GPa.
         return sum(
