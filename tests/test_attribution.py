@@ -3,8 +3,9 @@
 import dataclasses
 
 import numpy as np
+import oracle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from strategies import structures
 from toy_calculator import toy_calculator, toy_model
 from toy_models import hcp, toy_potential, toy_regressor, toy_structures
@@ -22,12 +23,34 @@ def test_shares_add_up_to_the_levels(structure):
     potential = toy_potential()
     found = fingerprint_shares(potential, structure.geometry(potential))
     levels = structure.evaluate(potential).levels
-    for name in ("pair", "orientation"):
+    assert list(found) == ["pair", "orientation", "environment"]
+    for name in found:
         assert sum(found[name].values()) == pytest.approx(
             levels[name], abs=TOLERANCE * len(structure)
         )
-    assert "fp_EQQ" in found["orientation"]
-    assert not any(key == "" for level in found.values() for key in level)
+        assert list(found[name]) == getattr(potential, name).names
+    # The first two levels are sums of their fingerprints: that far they add up to round-off.
+    for name in ("pair", "orientation"):
+        size = sum(abs(share) for share in found[name].values())
+        assert sum(found[name].values()) == pytest.approx(levels[name], abs=1e-12 * size)
+
+
+@settings(max_examples=6)
+@given(structures(max_molecules=3))
+def test_shares_of_linear_levels_are_coefficients_times_fingerprints(structure):
+    potential = toy_potential()
+    found = fingerprint_shares(potential, structure.geometry(potential))
+    v = oracle.pair_fingerprints(potential.pair, potential.stretch, structure)
+    w = oracle.orientation_fingerprints(potential.orientation.basis, structure)
+    for level, x in ((potential.pair, v), (potential.orientation, w)):
+        shares_of = found["pair" if level is potential.pair else "orientation"]
+        expected = (level.coefficients * x.sum(axis=0)).ravel()
+        # The tables' errors, as in the potential's own energies.
+        np.testing.assert_allclose(list(shares_of.values()), expected, rtol=0, atol=1e-8)
+    eqq = potential.orientation.names.index("fp_EQQ")
+    row, column = divmod(eqq, len(potential.orientation.basis.functions))
+    expected = potential.orientation.coefficients[row, column] * w.sum(axis=0)[row, column]
+    assert found["orientation"]["fp_EQQ"] == pytest.approx(expected, abs=1e-8)
 
 
 def without_kernel(regressor):
@@ -60,10 +83,24 @@ def test_equal_fingerprints_have_equal_shares():
     assert found[:, 5] == pytest.approx(found[:, 2])
 
 
-def test_two_levels_or_one():
-    only_pair = toy_potential(orientation=False)
-    calc = HMLP(toy_model(only_pair), threads=1)
-    assert set(calc.fingerprint_shares(hcp(3.0))) == {"pair"}
+@pytest.mark.parametrize("level", ["pair", "orientation", "environment"])
+def test_levels_that_are_not_there_have_no_shares(level):
+    others = dict.fromkeys({"pair", "orientation", "environment"} - {level}, False)
+    calc = HMLP(toy_model(toy_potential(**others)), threads=1)
+    assert set(calc.fingerprint_shares(hcp(3.0))) == {level}
+
+
+def test_held_bonds_have_the_shares_of_bonds_at_the_end():
+    """The environment's fingerprints are charged with what the potential says, bonds held."""
+    potential = toy_potential(pair=False, orientation=False)
+    atoms = hcp(3.0)
+    ends = atoms.positions.reshape(-1, 2, 3)
+    middle = ends.mean(axis=1, keepdims=True)
+    atoms.positions = (middle + (ends - middle) * 0.93 / 0.74).reshape(-1, 3)
+    calc = HMLP(toy_model(potential), threads=1)
+    found = calc.fingerprint_shares(atoms)["environment"]
+    assert sum(found.values()) == pytest.approx(calc.levels["environment"], abs=1e-3)
+    assert abs(calc.levels["environment"]) > 0.03
 
 
 def test_the_calculator_gives_those_of_the_last_structure():
@@ -74,7 +111,8 @@ def test_the_calculator_gives_those_of_the_last_structure():
     assert calc.fingerprint_shares() == found
     energy = sum(sum(level.values()) for level in found.values())
     levels = calc.levels
-    assert energy == pytest.approx(levels["pair"] + levels["orientation"], abs=1e-3)
+    expected = sum(levels[name] for name in ("pair", "orientation", "environment"))
+    assert energy == pytest.approx(expected, abs=1e-3)
 
 
 # ---------------------------------------------------------------- the analysis
@@ -94,6 +132,8 @@ def test_families_of_a_trajectory_add_up():
         "pair gaussian",
         "pair born_mayer",
         "orientation S224",
+        "environment density",
+        "environment tensor-axis",
     }
     calc = toy_calculator()
     energy = np.mean([calc.get_property("energy", a) - calc.levels["zero"] for a in frames])
@@ -125,3 +165,4 @@ def test_families():
     assert family("pair", "gaussian(1.5)") == "pair gaussian"
     assert family("orientation", "S220*damped_sine(2,2)") == "orientation S220"
     assert family("orientation", "fp_EQQ") == "fp_EQQ"
+    assert family("environment", "vector-axis gaussian(1),gaussian(2)") == "environment vector-axis"

@@ -50,8 +50,13 @@ def scratch(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "potential",
-    [toy_potential(), toy_potential(bond="morse", orientation=False), toy_potential(pair=False)],
-    ids=["full", "morse-pair", "bond-orientation"],
+    [
+        toy_potential(),
+        toy_potential(bond="morse", orientation=False, environment=False),
+        toy_potential(pair=False, environment=False),
+        toy_potential(pair=False, orientation=False, stretch_width=0.0),
+    ],
+    ids=["full", "morse-pair", "bond-orientation", "bond-environment"],
 )
 def test_round_trip_is_exact(tmp_path, potential):
     model = toy_model(potential)
@@ -61,11 +66,18 @@ def test_round_trip_is_exact(tmp_path, potential):
         atoms = hcp(3.2, (2, 2, 1), seed=1, bond_spread=0.01)
         atoms.calc = HMLP(m, threads=1)
         atoms.get_potential_energy()
-        results.append((atoms.calc.results, atoms.calc.levels, atoms.calc.uncertainties()))
+        sigma = atoms.calc.uncertainties() if m.has_deviations else None
+        results.append((atoms.calc.results, atoms.calc.levels, sigma))
+    assert model.has_deviations == again.has_deviations == (potential.environment is not None)
     for key, value in results[0][0].items():
         assert np.array_equal(value, results[1][0][key]), key
     assert results[0][1] == results[1][1]
     assert np.array_equal(results[0][2], results[1][2])
+    assert again.potential.stretch == model.potential.stretch
+    for level in ("pair", "orientation", "environment"):
+        one, two = (getattr(m.potential, level) for m in (model, again))
+        assert (one is None) == (two is None)
+        assert one is None or one.basis == two.basis
     assert again.domain == model.domain
     assert (again.name, again.training, again.errors) == ("toy", model.training, model.errors)
     assert again.package_version == model.package_version
@@ -104,7 +116,8 @@ def test_hash_is_of_the_file_and_files_are_reproducible(path, tmp_path):
 
 def test_model_copies_share_arrays_and_pickle_works():
     model = toy_model()
-    model.potential.pair.regressor.machine  # noqa: B018  (made, so that a copy must drop it)
+    model.potential.environment.regressor.machine  # noqa: B018  (made: a copy must drop it)
+    model.potential.interaction  # noqa: B018
     assert copy.deepcopy(model) is model
     again = pickle.loads(pickle.dumps(model))
     atoms = [hcp(3.2, (2, 2, 1), seed=1) for _ in range(2)]
@@ -163,8 +176,8 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(path, monkeypatch, err
 
 def test_save_refuses_what_would_not_load(tmp_path):
     potential = toy_potential()
-    potential.pair.regressor.alpha[3] = np.nan
-    with pytest.raises(ForeignModelError, match="pair regressor: alpha is not finite"):
+    potential.environment.regressor.alpha[3] = np.nan
+    with pytest.raises(ForeignModelError, match="environment regressor: alpha is not finite"):
         save_model(toy_model(potential), tmp_path / "m.joblib")
     assert not list(tmp_path.iterdir())
 
@@ -313,7 +326,7 @@ def test_empty_file_is_truncated(tmp_path):
         load_model(tmp_path / "m.joblib")
 
 
-@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (2, "newer")])
+@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (1, "older"), (3, "newer")])
 def test_other_schema_versions(tmp_path, schema, age):
     data = toy_model().to_dict() | {"schema": schema, "package_version": "9.9", "extra": 1}
     joblib.dump(data, tmp_path / "m.joblib", compress=3)
@@ -333,7 +346,8 @@ def _at(*keys):
     return edit
 
 
-PAIR = ("potential", "pair", "regressor")
+REGRESSOR = ("potential", "environment", "regressor")
+STRETCH = ("potential", "stretch")
 BASIS = ("potential", "orientation", "basis")
 
 
@@ -356,18 +370,39 @@ BASIS = ("potential", "orientation", "basis")
         (("potential", "bond", "parameters"), [], "no parameters"),
         (("potential", "bond", "parameters"), [1.0] * 13, "at most 12 coefficients"),
         (("potential", "bond", "lower"), 2.0, "lower is not below"),
-        ((*PAIR, "alpha"), np.ones(19), r"alpha has shape \(19,\), not \(20,\)"),
-        ((*PAIR, "alpha"), [1.0] * 20, "alpha is no array"),
-        ((*PAIR, "alpha"), np.ones(20, dtype=int), "alpha is of type int64"),
-        ((*PAIR, "alpha"), np.full(20, np.inf), "alpha is not finite"),
-        ((*PAIR, "transform"), np.ones(8), "transform is no matrix"),
-        ((*PAIR, "variance"), np.ones((20, 19)), "variance has shape"),
-        ((*PAIR, "stretch_width"), -0.1, "stretch_width is negative"),
+        ((*REGRESSOR, "alpha"), np.ones(19), r"alpha has shape \(19,\), not \(20,\)"),
+        ((*REGRESSOR, "alpha"), [1.0] * 20, "alpha is no array"),
+        ((*REGRESSOR, "alpha"), np.ones(20, dtype=int), "alpha is of type int64"),
+        ((*REGRESSOR, "alpha"), np.full(20, np.inf), "alpha is not finite"),
+        ((*REGRESSOR, "transform"), np.ones(8), "transform is no matrix"),
+        ((*REGRESSOR, "variance"), np.ones((20, 19)), "variance has shape"),
+        ((*REGRESSOR, "stretch_width"), -0.1, "stretch_width is negative"),
         ((*BASIS, "cutoff"), 0.0, "ascending order"),
         ((*BASIS, "cutoff"), 1e9, "ascending order"),
         ((*BASIS, "inner"), 2.0, "ascending order"),
-        ((*BASIS, "spacing"), 1e-12, "spacing is out of range"),
-        ((*BASIS, "functions"), [], "a radial basis holds"),
+        ((*BASIS, "spacing"), 0.01, "orientation basis has the unknown spacing"),
+        ((*BASIS, "functions"), None, "orientation basis has no functions"),
+        ((*BASIS, "functions"), [], r"coefficients has shape \(6, 4\), not \(6, 0\)"),
+        (
+            ("potential", "environment", "basis", "functions"),
+            [],
+            "environment basis has 0 functions, not 5",
+        ),
+        (("potential", "environment"), [], "environment is no dict"),
+        (("potential", "environment", "regressor"), None, "environment has no regressor"),
+        (("potential", "environment", "basis"), 3, "environment has no basis"),
+        (("potential", "pair", "coefficients"), np.ones((4, 6)), r"shape \(4, 6\), not \(4, 7\)"),
+        (("potential", "pair", "coefficients"), np.ones(28), r"shape \(28,\), not \(4, 7\)"),
+        (("potential", "pair", "coefficients"), [1.0], "pair: coefficients is no array"),
+        (("potential", "orientation", "coefficients"), np.full((6, 4), np.nan), "not finite"),
+        (("potential", "orientation", "regressor"), {}, "orientation has the unknown regressor"),
+        (STRETCH, None, "stretch is no dict"),
+        ((*STRETCH, "r0"), "0.74", "stretch r0 is '0.74', not a finite number"),
+        ((*STRETCH, "high"), float("inf"), "stretch high is inf"),
+        ((*STRETCH, "high"), 0.70, "leave nothing between them"),
+        ((*STRETCH, "margin"), 0.0, "leave nothing between them"),
+        ((*STRETCH, "low"), -0.1, "leave nothing between them"),
+        ((*STRETCH, "width"), 1.0, "stretch has the unknown width"),
         ((*BASIS, "functions", 0, "kind"), "magic", "unknown kind 'magic'"),
         ((*BASIS, "functions", 0, "a"), 0.0, "gaussian has a = 0.0"),
         ((*BASIS, "functions", 0), None, "a function is no dict"),
@@ -390,7 +425,16 @@ def test_schema_violations_are_named(tmp_path, keys, value, sentence):
 
 @pytest.mark.parametrize(
     "keys",
-    [("domain",), ("errors",), ("potential", "e0"), (*PAIR, "linear"), (*BASIS, "inner")],
+    [
+        ("domain",),
+        ("errors",),
+        ("potential", "e0"),
+        ("potential", "environment"),
+        (*STRETCH, "margin"),
+        ("potential", "pair", "coefficients"),
+        (*REGRESSOR, "linear"),
+        (*BASIS, "inner"),
+    ],
     ids=".".join,
 )
 def test_missing_keys_are_named(tmp_path, keys):
@@ -404,11 +448,16 @@ def test_missing_keys_are_named(tmp_path, keys):
         load_model(tmp_path / "m.joblib")
 
 
-def test_basis_and_regressor_must_fit(tmp_path):
+@pytest.mark.parametrize("n", [52, 54])
+def test_regressor_must_take_the_fingerprints_there_are(tmp_path, n):
     data = copy.deepcopy(toy_model().to_dict())
-    data["potential"]["orientation"]["basis"]["functions"] *= 2
+    regressor = data["potential"]["environment"]["regressor"]
+    regressor["transform"] = np.ones((5, n))
+    regressor["linear"] = regressor["linear_stretch"] = np.ones(n)
     joblib.dump(data, tmp_path / "m.joblib", compress=3)
-    with pytest.raises(ForeignModelError, match="its basis has 64 fingerprints, its regressor 32"):
+    with pytest.raises(
+        ForeignModelError, match=f"there are 53 fingerprints, its regressor has {n}"
+    ):
         load_model(tmp_path / "m.joblib")
 
 
