@@ -18,30 +18,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ase_hmlp.levels import KernelRegressor
 
 
-def farthest_points(points, n: int, distance=None) -> np.ndarray:
-    """Indices of n points chosen one by one, each the farthest from those before it.
-
-    Parameters
-    ----------
-    points : (p, q) array
-    n : int
-        Fewer are returned once all remaining points all but coincide with chosen ones.
-    distance : (p,) array, optional
-        Squared distance from what counts as chosen already; the origin unless given.
-    """
-    points = np.asarray(points, dtype=float)
-    distance = (points**2).sum(axis=1) if distance is None else np.array(distance, dtype=float)
-    tiny = 1e-10 * distance.max(initial=0.0)
-    chosen: list[int] = []
-    while len(chosen) < min(n, len(points)):
-        best = int(distance.argmax())
-        if distance[best] <= tiny:
-            break
-        chosen.append(best)
-        np.minimum(distance, ((points - points[best]) ** 2).sum(axis=1), out=distance)
-    return np.array(chosen, dtype=int)
-
-
 def compression(
     v, whitening: float, tolerance: float, length_scale: float, weight=None
 ) -> np.ndarray:

@@ -27,6 +27,10 @@ from ase_hmlp.levels import (
 from ase_hmlp.training.kernel_ridge import gram
 
 
+#: Variance of the representatives' own values, relative to the Gaussian kernel's.
+NUGGET = 1e-6
+
+
 @dataclass(frozen=True, eq=False)
 class LinearDesign:
     """The pair or the orientation level before its coefficients are known.
@@ -165,7 +169,9 @@ class EnvironmentDesign:
             linear = np.concatenate([linear, linear * self.regressor.stretch_width**2])
         n = self.n_linear
         out[range(n), range(n)] = linear
-        out[n:, n:] = gram(self.regressor) / prior**2
+        # The little on the diagonal keeps coefficients from growing against each other.
+        k = gram(self.regressor)
+        out[n:, n:] = (k + NUGGET * np.eye(len(k))) / prior**2
         return out
 
     @cached_property

@@ -485,7 +485,8 @@ HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const doub
  *
  * The bracket is the covariance of a Gaussian process that is known to be zero at y = 0: an
  * isolated molecule has its bond energy and nothing else.  The bond length is one more component
- * of y here, (r - r0) / l.  What the second exponential adds up to is exp(-|y|^2 / 2) times a
+ * of y here, (r - r0) / l.  Components are counted from the representatives' mean, so that nothing
+ * large cancels in distances: coefficients are large and digits dear.  What the second exponential adds up to is exp(-|y|^2 / 2) times a
  * function of the bond length alone, which is tabulated. */
 struct Regressor {
   int n_fingerprints, n_components; /* components without the bond length */
@@ -493,8 +494,9 @@ struct Regressor {
   const double* transform;          /* (n_components, n_fingerprints) */
   const double* linear;             /* (n_fingerprints) */
   const double* linear_stretch;     /* (n_fingerprints) */
-  const double* representatives;    /* (blocks, n_components + 1, REP_BLOCK), in the order read */
-  const double* rep_norm;           /* (n_representatives): |y_s|^2 / 2, the bond length included */
+  const double* mean;               /* (n_components) */
+  const double* representatives;    /* (blocks, n_components + 1, REP_BLOCK), less the mean */
+  const double* rep_norm;           /* (n_representatives): half their squared norms */
   const double* alpha;              /* (n_representatives); the padding is zero */
   const double* isolated;           /* (n_isolated, 2): value and slope times the spacing */
   int n_isolated;
@@ -533,13 +535,17 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
   double y[MAX_COMPONENTS + 1], de_dy[MAX_COMPONENTS + 1];
   double partial[(MAX_COMPONENTS + 1) * REP_BLOCK]; /* de_dy, not yet summed over a block's lanes */
   compress(m, v, y);
-  double square = 0.0;
-  for (int q = 0; q < m.n_components; ++q) square += y[q] * y[q];
+  double square = 0.0, half_norm = 0.0;
+  for (int q = 0; q < m.n_components; ++q) {
+    square += y[q] * y[q];
+    y[q] -= m.mean[q];
+    half_norm += 0.5 * y[q] * y[q];
+  }
   const int n = m.n_components + 1;
   const double inv = m.stretch_width > 0.0 ? 1.0 / m.stretch_width : 0.0;
   const double dr = r - m.r0;
   y[n - 1] = dr * inv;
-  const double half_norm = 0.5 * (square + y[n - 1] * y[n - 1]);
+  half_norm += 0.5 * y[n - 1] * y[n - 1];
   for (int k = 0; k < n * REP_BLOCK; ++k) partial[k] = 0.0;
   double energy = 0.0;
   for (int first = 0; first < m.n_representatives; first += REP_BLOCK) {
@@ -572,7 +578,8 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
   const double decay = std::exp(-0.5 * square);
   double slope = de_dy[n - 1] * inv - decay * alone.df;
   energy -= decay * alone.f;
-  for (int q = 0; q < m.n_components; ++q) de_dy[q] += decay * alone.f * y[q];
+  for (int q = 0; q < m.n_components; ++q) 
+    de_dy[q] += decay * alone.f * (y[q] + m.mean[q]);
 #pragma omp simd reduction(+ : energy, slope)
   for (int k = 0; k < m.n_fingerprints; ++k) {
     g[k] = m.linear[k] + dr * m.linear_stretch[k];

@@ -71,6 +71,7 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
         const double* transform
         const double* linear
         const double* linear_stretch
+        const double* mean
         const double* representatives
         const double* rep_norm
         const double* alpha

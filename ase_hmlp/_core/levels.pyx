@@ -182,7 +182,8 @@ cdef class Machine:
         n = len(representatives)
         padded = (n + REP_BLOCK - 1) // REP_BLOCK * REP_BLOCK
         columns = np.zeros((padded, n_components + 1))
-        columns[:n, :n_components] = representatives
+        mean = np.mean(representatives, axis=0) if n else np.zeros(n_components)
+        columns[:n, :n_components] = representatives - mean
         if stretch_width > 0:
             columns[:n, n_components] = (np.asarray(rep_bond) - r0) / stretch_width
         blocks = columns.reshape(padded // REP_BLOCK, REP_BLOCK, -1).transpose(0, 2, 1)
@@ -201,7 +202,7 @@ cdef class Machine:
             isolated[:, 0] = alone.sum()
         self.arrays = [
             np.array(a, dtype=float, order="C")
-            for a in (transform, linear, linear_stretch, blocks, 0.5 * (columns**2).sum(axis=1),
+            for a in (transform, linear, linear_stretch, mean, blocks, 0.5 * (columns**2).sum(axis=1),
                       weights, isolated)
         ]
         self.n_representatives = n
@@ -212,10 +213,11 @@ cdef class Machine:
         self.c.transform = <const double*> <size_t> pointers[0]
         self.c.linear = <const double*> <size_t> pointers[1]
         self.c.linear_stretch = <const double*> <size_t> pointers[2]
-        self.c.representatives = <const double*> <size_t> pointers[3]
-        self.c.rep_norm = <const double*> <size_t> pointers[4]
-        self.c.alpha = <const double*> <size_t> pointers[5]
-        self.c.isolated = <const double*> <size_t> pointers[6]
+        self.c.mean = <const double*> <size_t> pointers[3]
+        self.c.representatives = <const double*> <size_t> pointers[4]
+        self.c.rep_norm = <const double*> <size_t> pointers[5]
+        self.c.alpha = <const double*> <size_t> pointers[6]
+        self.c.isolated = <const double*> <size_t> pointers[7]
         self.c.n_isolated = len(grid)
         self.c.isolated_start = start
         self.c.isolated_spacing = spacing
@@ -225,8 +227,8 @@ cdef class Machine:
     @property
     def record(self):
         """What the kernel's struct holds, by field; representatives padded and in blocks."""
-        fields = ("transform", "linear", "linear_stretch", "representatives", "rep_norm", "alpha",
-                  "isolated")
+        fields = ("transform", "linear", "linear_stretch", "mean", "representatives", "rep_norm",
+                  "alpha", "isolated")
         return {
             "n_components": self.c.n_components,
             "n_representatives": self.c.n_representatives,

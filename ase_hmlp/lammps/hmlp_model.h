@@ -178,6 +178,7 @@ class Model {
     m.transform = numbers("environment.transform", q * k).data();
     m.linear = numbers("environment.linear", k).data();
     m.linear_stretch = numbers("environment.linear_stretch", k).data();
+    m.mean = numbers("environment.mean", q).data();
     m.representatives = numbers("environment.representatives", s * (q + 1)).data();
     m.rep_norm = numbers("environment.rep_norm", s).data();
     m.alpha = numbers("environment.alpha", s).data();
