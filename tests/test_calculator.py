@@ -87,7 +87,7 @@ def test_parts_sum_to_the_whole():
     assert calc.results["free_energy"] == energy
     assert atoms.get_potential_energies().sum() == pytest.approx(energy, abs=1e-10)
     assert sum(calc.levels.values()) == pytest.approx(energy, abs=1e-10)
-    assert set(calc.levels) == {"zero", "bond", "pair", "orientation"}
+    assert set(calc.levels) == {"zero", "bond", "pair", "orientation", "environment"}
     assert np.allclose(atoms.get_stresses().sum(axis=0), atoms.get_stress(), rtol=0, atol=1e-12)
     assert atoms.get_stresses().shape == (16, 6)
 
@@ -185,15 +185,18 @@ def test_masses_do_not_matter():
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_do_not_change_a_bit(threads):
+def test_threads_change_nothing_but_round_off(threads):
+    """Sums are each thread's own; with the same number of threads not a bit changes."""
     atoms = hcp(3.0, (4, 4, 4), seed=2, bond_spread=0.01)
     results = []
-    for n in (1, threads):
+    for n in (1, threads, threads):
         calc = toy_calculator(threads=n)
         calc.get_property("energy", atoms)
         results.append(calc.results)
     for name in ALL:
-        assert np.array_equal(results[0][name], results[1][name]), name
+        scale = np.abs(results[0][name]).max()
+        assert np.abs(results[0][name] - results[1][name]).max() < 1e-13 * scale, name
+        assert np.array_equal(results[1][name], results[2][name]), name
 
 
 # ---------------------------------------------------------------- cells
@@ -637,14 +640,25 @@ def test_uncertainties_are_the_potentials():
 
 def test_uncertainties_need_variances_in_the_model():
     potential = toy_potential()
-    regressor = dataclasses.replace(potential.pair.regressor, variance=None)
-    potential = dataclasses.replace(
-        potential, pair=type(potential.pair)(potential.pair.basis, regressor)
+    level = potential.environment
+    without = dataclasses.replace(
+        level, regressor=dataclasses.replace(level.regressor, variance=None)
     )
-    calc = HMLP(toy_model(potential))
-    with pytest.raises(PropertyNotImplementedError, match="'toy' was saved without"):
-        calc.uncertainties(warm())
-    assert np.isfinite(calc.get_property("energy", warm()))
+    for changed in (without, None):
+        calc = HMLP(toy_model(dataclasses.replace(potential, environment=changed)))
+        with pytest.raises(PropertyNotImplementedError, match="'toy' was saved without"):
+            calc.uncertainties(warm())
+        assert np.isfinite(calc.get_property("energy", warm()))
+
+
+def test_both_atoms_of_a_molecule_are_as_uncertain():
+    atoms = warm()
+    atoms.calc = calc = toy_calculator()
+    sigma = calc.uncertainties(atoms)[calc.molecules]
+    assert np.array_equal(sigma[:, 0], sigma[:, 1])
+    energies = atoms.get_potential_energies()[calc.molecules]
+    assert np.array_equal(energies[:, 0], energies[:, 1])
+    assert np.ptp(energies[:, 0]) > 1e-3
 
 
 # ---------------------------------------------------------------- copies and files

@@ -17,7 +17,7 @@ from ase_hmlp._core.rows import fingerprint_jacobian
 from ase_hmlp.levels import EnvironmentLevel, OrientationLevel
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.kernel_ridge import gram
-from ase_hmlp.training.rows import EnvironmentDesign, LinearDesign, bond_jacobian
+from ase_hmlp.training.rows import NUGGET, EnvironmentDesign, LinearDesign, bond_jacobian
 
 POTENTIAL = toy_potential(e0=0.0)
 N_FINGERPRINTS = 53
@@ -186,6 +186,27 @@ def test_regressor_matches_oracle(stretch_width, representatives):
                 lambda h, c=c, step=step: oracle.regressor_energy(g, v[c] + h * step, r[c]), 1e-3
             )
             assert gradient[c, k] == pytest.approx(numerical, abs=3 * value_bound + 1e-9)
+
+
+def test_representatives_close_together_lose_no_digits():
+    """Far from the origin, with large coefficients that cancel: against eighty-bit arithmetic."""
+    rng = np.random.default_rng(6)
+    n, far = 40, np.array([200.0, -150.0, 80.0])
+    g = replace(
+        toy_regressor(3, components=3, representatives=n, stretch_width=0.0),
+        transform=np.eye(3),
+        linear=np.zeros(3),
+        linear_stretch=np.zeros(3),
+        representatives=far + rng.normal(size=(n, 3)),
+        alpha=1e4 * rng.normal(size=n),
+    )
+    v = far + rng.normal(size=(10, 3))
+    energy, _, _ = regress(g.machine, v, np.full(10, 0.74), 1)
+    apart = (v[:, None] - g.representatives).astype(np.longdouble)
+    terms = g.alpha * np.exp(-(apart**2).sum(axis=2) / 2)
+    # A relative 1e-14 of each term; 1e-16 of |y|^2 = 7e4 in the exponents would be 7e-12.
+    allowed = 1e-14 * np.abs(terms).sum(axis=1).astype(float)
+    assert (np.abs(energy - terms.sum(axis=1).astype(float)) <= allowed).all()
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-300, 1e-8, 0.3, 0.6931, 1.0, 30.0, 300.0, 690.0, 699.9])
@@ -405,7 +426,10 @@ def test_environment_penalty(stretch_width):
         # One width of the kernel is a typical change of the bond length.
         per_length = one / stretch_width
         np.testing.assert_allclose(linear[N_FINGERPRINTS:] * per_length**2, 1.0, rtol=1e-12)
-    np.testing.assert_allclose(penalty[n:, n:], gram(design.regressor) / 1.5**2, rtol=1e-12)
+    k = gram(design.regressor)
+    expected = (k + NUGGET * np.eye(len(k))) / 1.5**2
+    np.testing.assert_allclose(penalty[n:, n:], expected, rtol=1e-12)
+    assert 0 < NUGGET <= 1e-5
 
 
 def test_levels_of_the_suite_are_all_there():
