@@ -1,9 +1,11 @@
 """Pair style hmlp in LAMMPS: parity with the calculator, dynamics, restarts, errors, the plugin."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import lammps_runs
@@ -14,6 +16,8 @@ from ase.md.verlet import VelocityVerlet
 from lammps_runs import RESULTS, SETUP, boundary, evaluate, lammps, read
 from strategies import build_structure
 from toy_models import (
+    ENVIRONMENT_BASIS,
+    ORIENTATION_BASIS,
     dimer,
     from_molecules,
     hcp,
@@ -25,8 +29,8 @@ from toy_models import (
 from ase_hmlp import HMLP
 from ase_hmlp.errors import PluginError
 from ase_hmlp.lammps import plugin
-from ase_hmlp.lammps.export import write_data, write_model
-from ase_hmlp.model_io import Domain, Model
+from ase_hmlp.lammps.export import SCHEMA, write_data, write_model
+from ase_hmlp.model_io import Domain, Model, load_model
 
 try:
     plugin.build()
@@ -38,6 +42,8 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"pair style hmlp: {MISSING}"),
     pytest.mark.filterwarnings("ignore::ase_hmlp.errors.DomainWarning"),
 ]
+
+MODEL = "h2-pbe"
 
 ENERGY, FORCE, STRESS = 1e-10, 1e-9, 1e-10  # eV per atom, eV/Å, eV/Å³
 
@@ -95,7 +101,13 @@ def assert_parity(result, atoms, calculator):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """The shipped model as LAMMPS reads it."""
-    return write_model("h2-pbe", tmp_path_factory.mktemp("model") / "h2-pbe.hmlp")
+    return write_model(MODEL, tmp_path_factory.mktemp("model") / "h2-pbe.hmlp")
+
+
+@pytest.fixture(scope="module")
+def domain():
+    """What the shipped model was trained on."""
+    return load_model(MODEL).domain
 
 
 # ---------------------------------------------------------------- parity
@@ -108,7 +120,7 @@ def test_parity(tmp_path, model, ranks):
         chosen = {name: chosen[name] for name in ("hot", "tiny", "scattered", "molecule")}
     for name, result in evaluate(tmp_path, chosen, model, ranks).items():
         try:
-            assert_parity(result, chosen[name], HMLP())
+            assert_parity(result, chosen[name], HMLP(MODEL))
         except AssertionError as error:
             raise AssertionError(f"{name} on {ranks} ranks: {error}") from None
 
@@ -118,7 +130,7 @@ def test_parity_of_tiled_processes(tmp_path, model):
     atoms = {"hot": hot((4, 4, 3))}
     setup = SETUP.replace("bond_style zero", "comm_style tiled\nbond_style zero")
     result = evaluate(tmp_path, atoms, model, 2, setup + "balance 1.0 rcb\n")["hot"]
-    assert_parity(result, atoms["hot"], HMLP())
+    assert_parity(result, atoms["hot"], HMLP(MODEL))
 
 
 TOY_DOMAIN = Domain((1, 20), (0, 300), (0.6, 0.9), (0.4, 1.2), 1.0, 0.5)
@@ -126,15 +138,59 @@ TOY_DOMAIN = Domain((1, 20), (0, 300), (0.6, 0.9), (0.4, 1.2), 1.0, 0.5)
 
 @pytest.mark.parametrize(
     "options",
-    [{"bond": "morse"}, {"pair": False}, {"orientation": False}, {"stretch_width": 0.0}],
-    ids=["morse", "no-pair", "no-orientation", "no-stretch"],
+    [
+        {"bond": "morse"},
+        {"pair": False},
+        {"orientation": False},
+        {"environment": False},
+        {"pair": False, "orientation": False, "environment": False},
+        {"stretch_width": 0.0},
+        {"environment_basis": dataclasses.replace(ENVIRONMENT_BASIS, cutoff=5.0)},
+        {"orientation_basis": dataclasses.replace(ORIENTATION_BASIS, cutoff=5.0)},
+    ],
+    ids=[
+        "morse",
+        "no-pair",
+        "no-orientation",
+        "no-environment",
+        "bonds",
+        "rigid",
+        "far-environment",
+        "far-orientation",
+    ],
 )
 def test_parity_of_other_models(tmp_path, options):
     """Levels may be missing, cutoffs differ, bonds be Morse's."""
     toy = Model(toy_potential(**options), TOY_DOMAIN)
     path = write_model(toy, tmp_path / "toy.hmlp")
-    atoms = {"hot": hot((2, 2, 2), 3.2, strain=0.1)}
-    assert_parity(evaluate(tmp_path, atoms, path)["hot"], atoms["hot"], HMLP(toy))
+    atoms = {"hot": hot((2, 2, 2), 3.2, strain=0.1), "stretched": stretched(0.05)}
+    for name, result in evaluate(tmp_path, atoms, path).items():
+        assert_parity(result, atoms[name], HMLP(toy))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_sums_over_neighbours_go_home_and_their_derivatives_come_back(tmp_path, ranks):
+    """The environment level alone, on molecules that straddle the faces of processes."""
+    toy = Model(toy_potential(pair=False, orientation=False), TOY_DOMAIN)
+    path = write_model(toy, tmp_path / "toy.hmlp")
+    atoms = {"hot": hot((3, 3, 2), 3.2, strain=0.1, rattle=0.06), "scattered": scattered(0, 8)}
+    if ranks == 2:
+        atoms["tiny"] = hot((1, 1, 1), 3.2, seed=5, rattle=0.02)
+    for name, result in evaluate(tmp_path, atoms, path, ranks).items():
+        calculator = HMLP(toy)
+        assert_parity(result, atoms[name], calculator)
+        assert abs(calculator.levels["environment"]) > 0.01
+        assert abs(result.forces).max() > 0.01
+
+
+def stretched(by):
+    """Bonds longer and shorter than the levels follow: held at their ends."""
+    atoms = hcp(3.2, (2, 2, 1), seed=7)
+    ends = atoms.positions.reshape(-1, 2, 3)
+    middle = ends.mean(axis=1, keepdims=True)
+    factor = 1.0 + np.where(np.arange(len(ends)) % 2, 2.5 * by, -2.0 * by)
+    atoms.positions = (middle + factor[:, None, None] * (ends - middle)).reshape(-1, 3)
+    return atoms
 
 
 def test_special_bonds_do_not_matter(tmp_path, model):
@@ -142,7 +198,7 @@ def test_special_bonds_do_not_matter(tmp_path, model):
     for words in ("lj/coul 0 0 0", "lj/coul 0.5 0.5 0.5", "lj 0 0 1 coul 1 1 1"):
         setup = SETUP.replace("lj/coul 1 1 1", words)
         result = evaluate(tmp_path, atoms, model, setup=setup)["tiny"]
-        assert_parity(result, atoms["tiny"], HMLP())
+        assert_parity(result, atoms["tiny"], HMLP(MODEL))
 
 
 # ---------------------------------------------------------------- dynamics
@@ -190,7 +246,7 @@ def test_nve_follows_ase(tmp_path, model):
     run = start(tmp_path, atoms, model) + "timestep 0.0005\nfix nve all nve\nrun 50\nunfix nve\n"
     lammps(tmp_path, run + CELL.format("end.cell") + RESULTS.format(name="end"), 2)
     ended, result = final(tmp_path, data.rotation)
-    atoms.calc = HMLP()
+    atoms.calc = HMLP(MODEL)
     VelocityVerlet(atoms, 0.5 * units.fs).run(50)
     difference = ended.positions @ data.rotation.T - atoms.positions
     fractional = np.linalg.solve(atoms.cell.T, difference.T).T
@@ -239,7 +295,7 @@ unfix npt
     lengths = warm().cell.lengths() / ended.cell.lengths()
     assert abs(lengths - 1.0).max() > 1e-3
     assert (np.ptp(lengths) < 1e-9) == (ensemble == "iso")
-    assert_parity(result, ended, HMLP())
+    assert_parity(result, ended, HMLP(MODEL))
 
 
 def test_minimisation(tmp_path, model):
@@ -248,7 +304,7 @@ def test_minimisation(tmp_path, model):
     run += "minimize 0 1e-4 500 2000\nunfix box\nminimize 0 1e-6 500 2000\n"
     lammps(tmp_path, run + CELL.format("end.cell") + RESULTS.format(name="end"))
     ended, result = final(tmp_path, np.eye(3))
-    assert_parity(result, ended, HMLP())
+    assert_parity(result, ended, HMLP(MODEL))
     assert abs(result.forces).max() < 1e-3
 
 
@@ -333,11 +389,12 @@ ERRORS = {
     ),
     "broken-bond": (
         edited("pair_style", "group one id 1\ndisplace_atoms one move 0.8 0.8 0.8\npair_style"),
-        "A long; energies of pair style hmlp mean something from 0.400 to 1.188 A",
+        "A long; energies of pair style hmlp mean something from {bond_limits[0]:.3f} to "
+        "{bond_limits[1]:.3f} A",
     ),
     "cutoff": (
-        edited("pair_style", "comm_modify cutoff 6.1\npair_style"),
-        "Communication cutoff 6.1 is shorter than the 6.58",
+        edited("pair_style", "comm_modify cutoff 3.1\npair_style"),
+        "Communication cutoff 3.1 is shorter than the {reach:.4f} that pair style hmlp needs",
     ),
     "comm-mode": (
         edited("pair_style", "neighbor 0.4 multi\ncomm_modify mode multi\npair_style"),
@@ -353,7 +410,27 @@ ERRORS = {
     "damaged": (edited("MODEL", "damaged.hmlp"), "is damaged: its checksum does not match"),
     "foreign": (edited("MODEL", "foreign.hmlp"), "is not a model file of pair style hmlp"),
     "empty": (edited("MODEL", "empty.hmlp"), "is not a model file of pair style hmlp"),
-    "schema": (edited("MODEL", "schema.hmlp"), "has schema 2 but this pair style reads schema 1"),
+    "schema": (
+        edited("MODEL", "schema.hmlp"),
+        f"has schema {SCHEMA + 1} but this pair style reads schema {SCHEMA}: export it again",
+    ),
+    "old-schema": (
+        edited("MODEL", "old.hmlp"),
+        f"has schema 1 but this pair style reads schema {SCHEMA}: export it again",
+    ),
+    "other-kernel": (
+        edited("MODEL", "kernel.hmlp"),
+        "was written for another version of the kernel: export it again",
+    ),
+    "lacks-record": (edited("MODEL", "lacks.hmlp"), "lacks the record interaction.stretch"),
+    "short-record": (
+        edited("MODEL", "short.hmlp"),
+        "numbers in the record interaction.centres.intervals instead of",
+    ),
+    "short-table": (
+        edited("MODEL", "reach.hmlp"),
+        "has an impossible table of interaction.atoms",
+    ),
 }
 
 
@@ -367,13 +444,33 @@ def bad_files(model, tmp_path_factory):
     (folder / "damaged.hmlp").write_bytes(content[: body + 5000] + b"7" + content[body + 5001 :])
     (folder / "foreign.hmlp").write_bytes(b"# a spline table\n" + content[:100])
     (folder / "empty.hmlp").write_bytes(b"")
-    (folder / "schema.hmlp").write_bytes(content.replace(b"hmlp-lammps 1", b"hmlp-lammps 2", 1))
+    for name, schema in (("schema", SCHEMA + 1), ("old", 1)):
+        other = content.replace(f"hmlp-lammps {SCHEMA}".encode(), f"hmlp-lammps {schema}".encode())
+        (folder / f"{name}.hmlp").write_bytes(other)
+    records = dict(line.split(b" ", 1) for line in content[body:].splitlines())
+    intervals = records[b"interaction.centres.intervals"]
+    count, numbers = intervals.split(b" ", 1)
+    for name, changes in {
+        "kernel": {b"fingerprints": b"1 52"},
+        "lacks": {b"interaction.stretch": None},
+        "short": {
+            b"interaction.centres.intervals": b"%d " % (int(count) - 1) + numbers.rsplit(b" ", 1)[0]
+        },
+        "reach": {b"interaction.atoms.spacing": b"1 0.001"},
+    }.items():
+        changed = {k: v for k, v in (records | changes).items() if v is not None}
+        new = b"".join(k + b" " + v + b"\n" for k, v in changed.items())
+        header = f"hmlp-lammps {SCHEMA}\nbytes {len(new)} crc32 {zlib.crc32(new):08x}\n"
+        (folder / f"{name}.hmlp").write_bytes(header.encode() + new)
     return folder
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_error(tmp_path, model, bad_files, case):
+def test_error(tmp_path, model, domain, bad_files, case):
     change, sentence = ERRORS[case]
+    # First atoms of molecules in touch, the longest bond apart, and the skin of the list.
+    reach = load_model(MODEL).potential.cutoff + domain.bond_limits[1] + 0.4
+    sentence = sentence.format(bond_limits=domain.bond_limits, reach=reach)
     setup = change(start(tmp_path, hcp(2.6, (3, 3, 2), seed=3), "MODEL"), tmp_path)
     for name in bad_files.iterdir():
         setup = setup.replace(f" {name.name} ", f" {name} ")
@@ -391,18 +488,34 @@ def test_bond_that_breaks_on_the_way(tmp_path, model):
     assert "The bond between atoms 1 and 2 is" in log
 
 
-def test_contact(tmp_path, model):
+def test_contact(tmp_path, model, domain):
     atoms = from_molecules(np.diag([0.0, 0.45, 0.0])[:2], np.eye(3)[[2, 2]])
     write_data(atoms, tmp_path / "start.data", bonds=[[0, 1], [2, 3]])
     setup = SETUP.format(boundary="f f f", data="start.data", model=model)
     done = lammps(tmp_path, setup + "run 0\n", check=False)
-    assert_one_error(done, "are 0.450 A apart; below 0.484 A energies of pair style hmlp mean not")
+    sentence = f"are 0.450 A apart; below {domain.contact_limit:.3f} A energies of pair style hmlp mean not"
+    assert domain.contact_limit > 0.45
+    assert_one_error(done, sentence)
 
 
-def test_warning_outside_the_training_data(tmp_path, model):
-    atoms = molecule(1.1)
+def test_contact_closer_than_any_in_the_training_data(tmp_path, model, domain):
+    """One warning, with both atoms, whichever of their molecules comes first."""
+    gap = 0.5 * (domain.contact + domain.contact_limit)
+    atoms = from_molecules(np.array([[0.0, 0, 0], [0, gap, 0.74]]), np.eye(3)[[2, 2]])
     done = lammps(tmp_path, start(tmp_path, atoms, model) + "run 0\nrun 0\n")
-    sentence = "A long; the training data of pair style hmlp have 0.500 to 1.088 A"
+    sentence = (
+        f"are {gap:.3f} A apart; the training data of pair style hmlp have {domain.contact:.3f} A"
+    )
+    assert done.stdout.count(sentence) == 1
+    # The second atom of the first molecule is level with the first of the second.
+    assert "Atoms 2 and 3 of different" in done.stdout or "Atoms 3 and 2 of" in done.stdout
+
+
+def test_warning_outside_the_training_data(tmp_path, model, domain):
+    low, high = domain.bond_length
+    atoms = molecule(0.5 * (high + domain.bond_limits[1]))
+    done = lammps(tmp_path, start(tmp_path, atoms, model) + "run 0\nrun 0\n")
+    sentence = f"A long; the training data of pair style hmlp have {low:.3f} to {high:.3f} A"
     assert done.stdout.count(sentence) == 1
 
 
@@ -424,14 +537,14 @@ def test_command_line_writes_what_lammps_needs(tmp_path):
     """The README's steps, end to end, without a `plugin load` line."""
     atoms = hot((2, 2, 2), 3.2, seed=8)
     atoms.write(tmp_path / "crystal.extxyz")
-    done = hmlp("export", "lammps", "h2-pbe", cwd=tmp_path)
+    done = hmlp("export", "lammps", MODEL, cwd=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, "h2-pbe.hmlp"), done.stderr
     done = hmlp("export", "data", "crystal.extxyz", "--repeat", 1, 1, 2, cwd=tmp_path)
     assert done.stdout.strip() == "crystal.data (atom types: 1 of 1.008 u)", done.stderr
     setup = SETUP.format(boundary="p p p", data="crystal.data", model="h2-pbe.hmlp")
     lammps(tmp_path, setup + RESULTS.format(name="crystal"))
     energy = read(tmp_path, "crystal", np.eye(3)).energy
-    atoms.calc = HMLP()
+    atoms.calc = HMLP(MODEL)
     assert energy == pytest.approx(2 * atoms.get_potential_energy(), abs=1e-6)  # extxyz rounds
 
 
