@@ -62,7 +62,7 @@ class LammpsWorkshop:
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
+        Made by `open`.
     command : sequence of str
         From `ase_hmlp.lammps.program.find_command`.
     model : Model
@@ -97,10 +97,14 @@ class LammpsWorkshop:
         self.levels = dict.fromkeys(["zero", "bond", *present], float("nan"))
         self.version = ""
         self._command = list(command)
+        self._model = model
         self._process: LammpsProcess | None = None
-        folder.mkdir(exist_ok=True)
-        remove_leftovers(folder)
-        write_model(model, folder / MODEL)
+
+    def open(self) -> None:
+        """Make the folder, if it is not there, and write the model."""
+        self.folder.mkdir(exist_ok=True)
+        remove_leftovers(self.folder)
+        write_model(self._model, self.folder / MODEL)
 
     def start(self, segment: Segment) -> LammpsProcess:
         """Start LAMMPS on a segment."""
@@ -334,12 +338,12 @@ class LammpsDynamics(Dynamics):
             step = int(row[0])
             snapshot = process.folder / f"frame.{step}.bin"
             if step == segment.start:
-                self._base, self._reference = self._change, float(row[2])
+                self._base, self._reference = self._change, float(row[2] - row[3])
                 snapshot.unlink(missing_ok=True)
                 continue
             self.step = step
             if segment.conserves:
-                self._change = self._base + float(row[2]) - self._reference
+                self._change = self._base + float(row[2] - row[3]) - self._reference
             if step in (stop, segment.end):
                 self._take(row, snapshot)
             snapshot.unlink(missing_ok=True)
@@ -354,14 +358,14 @@ class LammpsDynamics(Dynamics):
         """Make a snapshot the present structure, with its results."""
         step, columns = read_snapshot(snapshot)
         assert step == self.step
-        lx, ly, lz, xy, xz, yz, *low = row[9:]
+        lx, ly, lz, xy, xz, yz, *low = row[10:]
         cell = np.array([[lx, 0.0, 0.0], [xy, ly, 0.0], [xz, yz, lz]]) @ self._rotation.T
         atoms, back = self.atoms, self._rotation.T
         atoms.calc = None
         atoms.set_cell(cell)
         atoms.positions = (columns[:, :3] - low) @ back - self._offsets @ cell
         atoms.set_velocities(columns[:, 3:6] @ back * ANGSTROM_PER_PS)
-        results = {"energy": float(row[1]), "stress": stress_of(row[3:9], self._rotation)}
+        results = {"energy": float(row[1]), "stress": stress_of(row[4:10], self._rotation)}
         at = 6
         for name in self._workshop.properties:
             values = columns[:, at : at + len(COLUMNS[name])]

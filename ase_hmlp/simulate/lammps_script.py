@@ -9,9 +9,10 @@ npt, nose-hoover          ``fix npt``, ``iso`` or ``tri``
 ========================  ==========================================================================
 
 Characteristic times of thermostats and barostats mean the same as in ASE: both give the thermostat
-3 n kT t² and each direction of the cell (n + 1) kT t² of inertia. Thermostats count all 3 n degrees
-of freedom, which is not LAMMPS's own habit. Ramps are linear, step by step. The random thermostats
-get a seed for each segment, because restart files do not hold their state.
+3 n kT t² and each direction of the cell (n + 1) kT t² of inertia; only the first of the barostat's
+own thermostats has kT t² here and 9 kT t² there. Thermostats count all 3 n degrees of freedom,
+which is not LAMMPS's own habit. Ramps are linear, step by step. The random thermostats get a seed
+for each segment, because restart files do not hold their state.
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ SKIN = 0.4
 #: What it leaves to start from.
 RESTART = "end.restart"
 
-#: What each row of its output has; the six of ``c_virial`` are xx yy zz xy xz yz, bar.
+#: What each row of its output has. Conserved is ``econserve`` less ``v_excess``; the six of
+#: ``c_virial`` are xx yy zz xy xz yz, bar.
 THERMO = (
-    "step pe econserve c_virial[1] c_virial[2] c_virial[3] c_virial[4] c_virial[5] c_virial[6] "
+    "step pe econserve v_excess "
+    "c_virial[1] c_virial[2] c_virial[3] c_virial[4] c_virial[5] c_virial[6] "
     "lx ly lz xy xz yz xlo ylo zlo"
 )
 
 #: Columns of snapshots after the ID, by what they are for.
 COLUMNS = {
     "atoms": ("xu", "yu", "zu", "vx", "vy", "vz"),
-    "forces": ("fx", "fy", "fz"),
+    "forces": ("f_potential[1]", "f_potential[2]", "f_potential[3]"),
     "energies": ("c_energies",),
     "stresses": tuple(f"c_stresses[{k}]" for k in range(1, 7)),
 }
@@ -68,7 +71,7 @@ class Segment:
     every : int
         Steps between snapshots, on a grid from step 0; there is one at `end` in any case.
     properties : sequence of str
-        Keys of `COLUMNS` that snapshots have beside "atoms".
+        Keys of `COLUMNS`, in its order, that snapshots have beside "atoms".
     model : str
         Model file of the pair style.
     source : str
@@ -150,7 +153,10 @@ def script(segment: Segment) -> str:
         f"timestep {_picoseconds(segment.times.timestep)}",
         "compute virial all pressure NULL virial",
         "compute_modify thermo_temp extra/dof 0",
+        # Before a thermostat adds forces of its own to those of the potential.
+        *(["fix potential all store/force"] if "forces" in segment.properties else []),
         *_fixes(segment),
+        f"variable excess equal {_excess(segment.stage.method)}",
         f"thermo_style custom {THERMO}",
         "thermo_modify line one norm no flush yes format float %.17g",
         f"thermo {segment.every}",
@@ -159,9 +165,8 @@ def script(segment: Segment) -> str:
     for name, kind in (("energies", "pe/atom"), ("stresses", "stress/atom NULL virial")):
         if name in segment.properties:
             lines.append(f"compute {name} all {kind}")
-    for name in ("forces", "energies", "stresses"):
-        if name in segment.properties:
-            columns += COLUMNS[name]
+    for name in segment.properties:
+        columns += COLUMNS[name]
     words = f"frame.*.bin id {' '.join(columns)}"
     lines.append(f"dump frames all custom {segment.every} {words}")
     if segment.end % segment.every:
@@ -200,6 +205,15 @@ def _fixes(segment: Segment) -> list[str]:
         f"fix {name} all temp/csvr {heat} {noise}",
         f"compute_modify {name}_temp extra/dof 0",
     ]
+
+
+def _excess(method: Method) -> str:
+    """What LAMMPS's `econserve` has too much of, eV, in LAMMPS's words."""
+    if method.ensemble == "npt" and method.cell == "iso":
+        # There it counts the barostat as three degrees of freedom, and as one in the dynamics: 3 kT
+        # for every kT of potential energy of its thermostat, which is the fix's 23rd number.
+        return "2*f_npt_iso[23]"
+    return "0"
 
 
 def _picoseconds(femtoseconds: float) -> str:

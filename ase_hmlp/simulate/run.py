@@ -368,6 +368,8 @@ class _Session:
                 }
             )
             self._path(names.SUMMARY).unlink(missing_ok=True)
+            if self._workshop is not None:
+                self._workshop.open()
             if checkpoint is None:
                 dynamics = self._begin(preparing)
             else:
