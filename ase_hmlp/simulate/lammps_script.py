@@ -134,10 +134,11 @@ def script(segment: Segment) -> str:
     str
     """
     if segment.start:
-        lines = [f"read_restart {segment.source}"]
+        lines = ["box tilt large", f"read_restart {segment.source}"]
     else:
         lines = [
             "units metal",
+            "box tilt large",  # skewed cells are slow; older versions refuse them otherwise
             "atom_style bond",
             "atom_modify map array",
             "special_bonds lj/coul 1 1 1",  # molecules' own bonds are part of the pair style
