@@ -244,8 +244,11 @@ def _pbe(value: float) -> str:
     help="Folder of the run; the one CONFIG names, or named after it, by default.",
 )
 @click.option("--engine", type=click.Choice(["ase", "lammps"]), help="Instead of CONFIG's.")
+@click.option(
+    "--ranks", type=click.IntRange(min=1), help="MPI processes of engine lammps, 1 by default."
+)
 @_debug
-def run(config, output, engine):
+def run(config, output, engine, ranks):
     """Run the molecular dynamics that the TOML file CONFIG describes.
 
     Killed and started again, it goes on where it was, to the same end.
@@ -257,7 +260,7 @@ def run(config, output, engine):
     errors = Console(stderr=True)
     with _RunProgress(errors) as progress, _terminable():
         summary, folder = run_from_config(
-            config, output, progress.on_row, progress.preparing, engine
+            config, output, progress.on_row, progress.preparing, engine, ranks
         )
     _print_run(Console(), summary, folder)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from ase import Atoms, units
@@ -29,6 +30,8 @@ from ase_hmlp.simulate.integrators import (
 
 #: Targets of a ramp change this often (steps), on a grid from the start of its stage.
 RAMP_INTERVAL = 10
+
+_Kind = TypeVar("_Kind", bound="Dynamics")
 
 _ATOMS = ("numbers", "masses", "positions", "momenta", "cell", "pbc")
 
@@ -132,10 +135,7 @@ class Dynamics:
     def advance(self, stop: int) -> None:
         """Run until `stop` steps are done."""
         while self.step < stop:
-            number = self.stage_number
-            if self.step == self._start_of(number) + self.stages[number - 1].steps:
-                number += 1
-            stage, start = self.stages[number - 1], self._start_of(number)
+            stage, start = self._coming()
             end, target = start + stage.steps, stage.start
             if not _same(stage.start, stage.end):
                 cell = (self.step - start) // RAMP_INTERVAL * RAMP_INTERVAL
@@ -147,6 +147,13 @@ class Dynamics:
             integrator.run(count)
             self.step += count
             self._begun = integrator.nsteps
+
+    def _coming(self) -> tuple[Stage, int]:
+        """The stage that the next step belongs to, and the step it starts at."""
+        number = self.stage_number
+        if self.step == self._start_of(number) + self.stages[number - 1].steps:
+            number += 1
+        return self.stages[number - 1], self._start_of(number)
 
     def _start_of(self, number: int) -> int:
         return sum(stage.steps for stage in self.stages[: number - 1])
@@ -199,13 +206,13 @@ class Dynamics:
 
     @classmethod
     def restored(
-        cls,
+        cls: type[_Kind],
         state: dict[str, np.ndarray],
         stages: Sequence[Stage],
         times: Times,
         calculator,
         info: dict | None = None,
-    ) -> Dynamics:
+    ) -> _Kind:
         """Continue from a state.
 
         Parameters

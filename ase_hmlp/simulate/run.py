@@ -27,12 +27,15 @@ from threadpoolctl import threadpool_limits
 from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import ConfigError, DomainWarning, HMLPError, RunError
 from ase_hmlp.files import write_whole
+from ase_hmlp.lammps.program import find_command
 from ase_hmlp.model_io import available_models, load_model, model_hash
 from ase_hmlp.sections import read_toml
+from ase_hmlp.simulate import lammps_script
 from ase_hmlp.simulate import run_folder as names
 from ase_hmlp.simulate.dynamics import Dynamics, stops
+from ase_hmlp.simulate.lammps_dynamics import LammpsDynamics, LammpsWorkshop
 from ase_hmlp.simulate.observables import Observables, bonds, log_line, read_log
-from ase_hmlp.simulate.run_config import RunConfig
+from ase_hmlp.simulate.run_config import LammpsSection, RunConfig
 from ase_hmlp.simulate.run_folder import GrowingText, GrowingTrajectory, RunFolder, header
 from ase_hmlp.simulate.start import check, starting_structure
 from ase_hmlp.simulate.summary import summarise
@@ -95,6 +98,9 @@ class Run:
         self._sha256 = model_hash(model)
         if config.structure is not None:
             check(config.structure, self.base)
+        if config.engine == "lammps":
+            for number, stage in enumerate(config.stages, 1):
+                lammps_script.check(stage.method, number)
 
     def attach(self, function: Callable[[Dynamics], None], interval: int = 1) -> None:
         """Call a function during the run.
@@ -167,6 +173,7 @@ class Run:
             if summary is not None and summary["status"] == "finished":
                 return summary
             session = _Session(self, folder)
+            closing.callback(session.end_lammps)
             closing.enter_context(threadpool_limits(1, user_api="blas"))
             # Closing writes what is left of a full disk's last frame, and fails again.
             closing.callback(session.close)
@@ -184,6 +191,38 @@ class _Session:
         self.above = False
         self.checkpointed = 0
         self._closing = ExitStack()
+        self._workshop = self._lammps() if self.config.engine == "lammps" else None
+
+    # ------------------------------------------------------------ the engine
+
+    def _lammps(self) -> LammpsWorkshop:
+        config = self.config
+        return LammpsWorkshop(
+            self._path(names.LAMMPS),
+            find_command(config.lammps.ranks, config.lammps.command),
+            self.run_._model,
+            config.seed,
+            self._intervals(),
+            config.write.properties,
+        )
+
+    def _dynamics(self, state: dict[str, np.ndarray]) -> Dynamics:
+        """What goes on from a state."""
+        parts = state, self.config.stages, self.config.dynamics.times, self._calculator()
+        if self._workshop is None:
+            return Dynamics.restored(*parts)
+        return LammpsDynamics.continued(*parts, self._workshop, self.molecules)
+
+    def _intervals(self) -> list[int]:
+        """Steps between checkpoints, first, and between whatever else is due."""
+        output = self.config.write
+        intervals = [output.checkpoint_interval, output.sample_interval, output.frame_interval]
+        return intervals + [observer.interval for observer in self.run_._observers]
+
+    def end_lammps(self) -> None:
+        """End what runs beside this process."""
+        if self._workshop is not None:
+            self._workshop.close()
 
     # ------------------------------------------------------------ the files
 
@@ -241,7 +280,7 @@ class _Session:
         self.axes = bonds(atoms, self.molecules)[1]
         write_whole(self._path(names.INITIAL), _extxyz(atoms))
         state = Dynamics(atoms, stages, times, thermostat).state()
-        dynamics = Dynamics.restored(state, stages, times, self._calculator())
+        dynamics = self._dynamics(state)
         self._open(None)
         self.observables = Observables(self.molecules, self.axes)
         self._columns_written = False
@@ -278,15 +317,17 @@ class _Session:
             for name, value in checkpoint.items()
             if name.startswith("state.")
         }
-        dynamics = Dynamics.restored(
-            state, self.config.stages, self.config.dynamics.times, self._calculator()
-        )
+        dynamics = self._dynamics(state)
         self.checkpointed = dynamics.step
         return dynamics
 
     def _checkpoint(self, dynamics: Dynamics) -> Dynamics:
         """Save everything; the run goes on from what was saved, as another process would."""
         state = dynamics.state()
+        session = self.folder.run["sessions"][-1]
+        if session["versions"] != self._versions():  # LAMMPS says its version when it has started
+            session["versions"] = self._versions()
+            self.folder.write_json(names.RUN, self.folder.run)
         trajectory_size, trajectory_header = self.trajectory.mark()
         self.folder.save_checkpoint(
             {f"state.{name}": value for name, value in state.items()}
@@ -302,12 +343,14 @@ class _Session:
             }
         )
         self.checkpointed = dynamics.step
-        return Dynamics.restored(
-            state, self.config.stages, self.config.dynamics.times, self._calculator()
-        )
+        return self._dynamics(state)
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self._start
+
+    def _versions(self) -> dict[str, str]:
+        lammps = self._workshop.version if self._workshop is not None else ""
+        return versions() | ({"lammps": lammps} if lammps else {})
 
     # ------------------------------------------------------------ running
 
@@ -325,6 +368,8 @@ class _Session:
                 }
             )
             self._path(names.SUMMARY).unlink(missing_ok=True)
+            if self._workshop is not None:
+                self._workshop.open()
             if checkpoint is None:
                 dynamics = self._begin(preparing)
             else:
@@ -346,13 +391,13 @@ class _Session:
 
     def _advance(self, dynamics: Dynamics, progress) -> None:
         output, steps = self.config.write, dynamics.steps
-        intervals = [output.sample_interval, output.frame_interval, output.checkpoint_interval]
-        intervals += [observer.interval for observer in self.run_._observers]
-        for stop in stops(dynamics.step, steps, intervals):
+        for stop in stops(dynamics.step, steps, self._intervals()):
             with self._watching(dynamics):
                 try:
                     dynamics.advance(stop)
                     row = self._due(dynamics)
+                except RunError:  # nothing is wrong with the structure
+                    raise
                 except HMLPError as error:
                     self._fail(dynamics, error)
             self.step = stop
@@ -446,7 +491,7 @@ class _Session:
                 "written_by": f"ase_hmlp {self.run_._model.package_version}",
                 "domain": asdict(self.run_._model.domain),
             },
-            "versions": versions(),
+            "versions": self._versions(),
             "seconds": round(self._elapsed(), 2),
         }
         self.folder.write_json(names.SUMMARY, summary)
@@ -459,6 +504,7 @@ def run_from_config(
     progress: Progress | None = None,
     preparing: Callable[[str], None] | None = None,
     engine: str | None = None,
+    ranks: int | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Run what a TOML file describes; see `Run.run`.
 
@@ -470,6 +516,8 @@ def run_from_config(
     progress, preparing : callable, optional
     engine : "ase" or "lammps", optional
         Instead of the one the file names.
+    ranks : int, optional
+        MPI processes of engine lammps, instead of what the file says.
 
     Returns
     -------
@@ -480,6 +528,10 @@ def run_from_config(
     config = read_toml(path, RunConfig)
     if engine is not None:
         config = config.model_copy(update={"engine": engine})
+    if ranks is not None:
+        if config.engine != "lammps":
+            raise ConfigError("Ranks are for engine lammps; engine ase takes threads.")
+        config = config.model_copy(update={"lammps": LammpsSection(ranks=ranks)})
     if config.structure is None:
         raise ConfigError(f"Configuration {path}: missing key 'structure'.")
     if output is None:

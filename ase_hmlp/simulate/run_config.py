@@ -178,6 +178,20 @@ class OutputSection(Section):
         return self
 
 
+class LammpsSection(Section):
+    """How engine lammps is started; results are the same to rounding.
+
+    Attributes
+    ----------
+    ranks : MPI processes
+    command : words that start LAMMPS on all its processes, such as ``["srun", "lmp"]``; ``lmp`` of
+        this environment, by its ``mpirun`` if there are several ranks, if not given
+    """
+
+    ranks: PositiveInt = 1
+    command: list[str] | None = Field(default=None, min_length=1)
+
+
 class RunConfig(Section):
     """A whole run.
 
@@ -189,6 +203,7 @@ class RunConfig(Section):
     threads : of the calculator; OMP_NUM_THREADS or every core if not given. Results do not depend
         on it
     seed : of orientations, momenta and thermostats
+    lammps : how engine lammps is started
     """
 
     engine: Literal["ase", "lammps"] = "ase"
@@ -200,6 +215,7 @@ class RunConfig(Section):
     dynamics: DynamicsSection = DynamicsSection()
     stage: list[StageSection] = Field(min_length=1)
     write: OutputSection = OutputSection()
+    lammps: LammpsSection = LammpsSection()
 
     @model_validator(mode="after")
     def _fits(self):
@@ -216,4 +232,4 @@ class RunConfig(Section):
     @property
     def record(self) -> dict[str, Any]:
         """What decides the results, as plain values: two runs with the same are the same."""
-        return self.model_dump(mode="json", exclude={"output", "threads"})
+        return self.model_dump(mode="json", exclude={"output", "threads", "lammps"})

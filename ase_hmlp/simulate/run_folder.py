@@ -12,6 +12,8 @@ events.jsonl        warnings, with the step at which they were given
 checkpoint.npz      everything that is needed to continue to the bit
 summary.json        averages, warnings and timings; there once the run has ended
 failed.extxyz       the structure a run failed at
+lammps/             of engine lammps: data file at step 0, model, the restart file that belongs to
+                    the checkpoint, input and log of its last process
 ==================  ===============================================================================
 
 A checkpoint is written beside the last one and then put in its place, after everything before it is
@@ -49,9 +51,10 @@ CHECKPOINT = "checkpoint.npz"
 SUMMARY = "summary.json"
 FAILED = "failed.extxyz"
 LOCK = ".lock"
+LAMMPS = "lammps"
 
 #: Everything a run leaves.
-FILES = (CONFIG, RUN, INITIAL, TRAJECTORY, LOG, EVENTS, CHECKPOINT, SUMMARY, FAILED, LOCK)
+FILES = (CONFIG, RUN, INITIAL, TRAJECTORY, LOG, EVENTS, CHECKPOINT, SUMMARY, FAILED, LOCK, LAMMPS)
 
 
 class GrowingText:
