@@ -154,5 +154,6 @@ def _draw(found: list[Scaled], result: Result) -> Figure:
     axis.axhline(1.0, color="black", lw=0.6)
     axis.set(xlabel="r × (molecules per volume)$^{1/3}$", ylabel="g")
     axis.set_title(result.title)
-    axis.legend()
+    if found:
+        axis.legend()
     return figure

@@ -205,9 +205,10 @@ def _draw(found: list[Packing], result: Result) -> Figure:
                 if p.pressure == pressure:
                     colour = CURVES[0] if p.phase == "solid" else CURVES[1]
                     axis.plot(p.curves["r_A"], p.curves[kind], color=colour, label=p.phase)
-            axis.set_xlim(left=1.0)
+            axis.set_xlim(1.0, max((p.curves["r_A"].max() for p in found), default=2.0))
             axis.set(xlabel="r (Å)", ylabel=f"g, {label}")
         axes[0, column].set_title(f"{pressure:g} GPa")
-    axes[0, 0].legend()
+    if found:
+        axes[0, 0].legend()
     figure.suptitle(result.title)
     return figure

@@ -23,11 +23,11 @@ import numpy as np
 from ase import Atoms
 from ase.io import iread, write
 
-from ase_hmlp.errors import ConfigError, OutputExistsError
+from ase_hmlp.errors import ConfigError, ModelFileError, OutputExistsError
 from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import available_models, model_hash
 from ase_hmlp.parallel import WorkersSection, unordered
-from ase_hmlp.reproduce.measurements import Measured, measure, read_measured
+from ase_hmlp.reproduce.measurements import FINGERPRINTS, Measured, measure, read_measured
 from ase_hmlp.reproduce.points import NVE, STARTS, first_frame
 from ase_hmlp.reproduce.recipe import Recipe
 from ase_hmlp.sections import validate
@@ -207,6 +207,14 @@ class Reproduction:
         done = steps_done(self.path(point))
         return State("stopped" if done else "to do", done, steps)
 
+    @property
+    def has_its_model(self) -> bool:
+        """Whether the model's file is still what the runs were made with."""
+        try:
+            return model_hash(self.model) == self.model_sha256
+        except ModelFileError:
+            return False
+
     def finished(self, point: Point) -> bool:
         """Whether a point ran to its end."""
         return self.state(point).status == "finished"
@@ -275,19 +283,25 @@ class Reproduction:
     ) -> list[str]:
         """Measure what is not there yet in the points that are finished; see `run`."""
         ended = [w for w in wanted if self.finished(w.point)]
+        without = () if self.has_its_model else (FINGERPRINTS,)
         tasks = (
             joblib.delayed(_measure)(
                 w.point.name,
                 self.path(w.point).resolve(),
                 w.point.config,
-                w.measurements,
+                [name for name in w.measurements if name not in without],
                 (self.folder / MEASURED / w.point.name).resolve(),
                 self.recipe,
                 self.model,
             )
             for w in ended
         )
-        problems = []
+        problems = [
+            f"{w.point.name}, {name}: the file of the model is not the one of the runs any more."
+            for w in ended
+            for name in set(w.measurements).intersection(without)
+            if self.measured(w.point, name) is None
+        ]
         results = unordered(tasks, WorkersSection(workers=workers), "workers")
         for done, (name, refused) in enumerate(results, 1):
             problems += [f"{name}, {what}: {why}" for what, why in refused.items()]

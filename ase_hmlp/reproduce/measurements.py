@@ -33,13 +33,16 @@ from ase_hmlp.simulate.run_config import RunConfig
 #: Between these lie the vibrons (1/cm) of compressed and of free molecules.
 VIBRONS = (3000.0, 5000.0)
 
+#: The one measurement that needs the model.
+FINGERPRINTS = "fingerprints"
+
 #: What is measured, by its name in files.
 MEASUREMENTS: dict[str, Callable[[Recipe, str], Analysis]] = {
     "eqq": lambda recipe, model: QuadrupoleEnergy(),
     "bonds": lambda recipe, model: BondLengths(),
     "rdf": lambda recipe, model: PairDistributions(),
     "diffusion": lambda recipe, model: Diffusion(),
-    "fingerprints": lambda recipe, model: FingerprintEnergies(model, threads=1),
+    FINGERPRINTS: lambda recipe, model: FingerprintEnergies(model, threads=1),
     "vibron": lambda recipe, model: Vibron(
         recipe.spectrum.resolution, *VIBRONS, integrator_step=recipe.spectrum.timestep
     ),
@@ -119,7 +122,7 @@ def measure(
     refused: dict[str, str] = {}
     for name in left:
         stride = 1
-        if name == "fingerprints":
+        if name == FINGERPRINTS:
             frames = config.stages[-1].steps // config.write.frame_interval
             stride = max(1, frames // recipe.fingerprint_frames)
         try:

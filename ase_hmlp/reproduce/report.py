@@ -182,6 +182,8 @@ def _provenance(name: str, inputs: dict) -> list[str]:
     if "commands" not in inputs:
         return []
     recipe, model = inputs["recipe"], inputs["model"]
+    # Those of other tables and figures may have run points of this one.
+    own = [c for c in inputs["commands"] if f" {name} " in f"{c} "]
     spelled = ", ".join(f"{name} {version}" for name, version in inputs["versions"].items())
     return [
         "",
@@ -190,6 +192,6 @@ def _provenance(name: str, inputs: dict) -> list[str]:
         f"{recipe['production']:g} ps averaged over.",
         f"Model {Path(model['name']).name}, SHA-256 {model['sha256']}.",
         f"Versions: {spelled}.",
-        *(f"Command: {c}" for c in inputs["commands"] if f" {name} " in f"{c} "),
+        *(f"Command: {command}" for command in own or inputs["commands"]),
         f"Seed: {inputs['seed']}.",
     ]

@@ -283,26 +283,18 @@ def _draw(done: list[Entry], result: Result) -> Figure:
     series = [("liquid", ""), ("solid", ""), ("phase I", "")]
     series += [("phase II", phase) for phase in second]
     for k, (column, phase) in enumerate(series):
-        some = [e for e in done if e.column == column and phase in ("", e.point.phase)]
-        if not some:
-            continue
         colour = CURVES[k % len(CURVES)]
+        some = [e for e in done if e.column == column and phase in ("", e.point.phase)]
         x = [e.point.pressure for e in some]
+        values, errors = [e.value for e in some], [e.error for e in some]
         label = COLUMNS[column] + (f": {phase}" if phase else "")
-        left.errorbar(
-            x,
-            [e.value for e in some],
-            [e.error for e in some],
-            color=colour,
-            marker="o",
-            label=label,
-        )
+        left.errorbar(x, values, errors, color=colour, marker="o", label=label)
         ratios, errors = [e.ratio for e in some], [e.ratio_error for e in some]
         right.errorbar(x, ratios, errors, color=colour, marker="o")
-    for column, values in seed.TABLE_1.items():
-        y = [math.nan if v is None else v for v in values]
-        label = "the paper" if column == "liquid" else ""
-        left.plot(seed.PRESSURES, y, color="black", ls="--", marker="s", mfc="none", label=label)
+    for k, column_of_seed in enumerate(seed.TABLE_1.values()):
+        y = [math.nan if v is None else v for v in column_of_seed]
+        label = "" if k else "the paper"
+        left.plot(seed.PRESSURES, y, color=CURVES[k], ls="--", marker="s", mfc="none", label=label)
     right.axhspan(1.0 - BAR, 1.0 + BAR, color="#9aa5b1", alpha=0.3)
     right.axhline(1.0, color="black", lw=0.8)
     left.set(ylabel="⟨EQQ⟩ (meV/molecule)")
