@@ -1,6 +1,7 @@
 """`hmlp reproduce`: points that are shared and resumed, tables by hand, sentences for bad input."""
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -11,17 +12,21 @@ import numpy as np
 import pytest
 from ase.io import read
 from click.testing import CliRunner
+from toy_calculator import toy_calculator, toy_model
+from toy_models import from_molecules
 
 from ase_hmlp.analysis.result import Column, Quantity, Result, Table
 from ase_hmlp.cli import main
 from ase_hmlp.errors import ConfigError, OutputExistsError
-from ase_hmlp.reproduce import fig2, fig3b, fig4, fig5, fig6, seed, table1
+from ase_hmlp.model_io import save_model
+from ase_hmlp.reproduce import fig2, fig3b, fig4, fig5, fig6, quench, seed, table1
 from ase_hmlp.reproduce.folder import Reproduction, Wanted, select
 from ase_hmlp.reproduce.points import equilibrium, first_frame, spectrum
 from ase_hmlp.reproduce.recipe import CANDIDATES, RECIPES, Recipe, SpectrumSection, with_phase_ii
 from ase_hmlp.reproduce.report import goes
 from ase_hmlp.reproduce.targets import TARGETS
 from ase_hmlp.simulate import run_folder
+from ase_hmlp.simulate.build import phase
 
 MODEL = "h2-pbe"
 TINY = Recipe(
@@ -387,6 +392,33 @@ def quantity(value, error=0.1):
     return Quantity("", value, error, "Å")
 
 
+def test_quench_tells_the_candidate(monkeypatch):
+    monkeypatch.setattr(quench, "CANDIDATES", ("P21c-8", "P63m-16"))
+    atoms = phase("P21c-8").repeat((2, 2, 1))
+    atoms.rattle(0.01, seed=0)
+    result = quench.quench(atoms, 100.0, MODEL)
+    table = result.table("quench")
+    assert list(table["structure"]) == ["cooled", "P21c-8", "P63m-16"]
+    assert table["distance"][0] == 0.0 and table["enthalpy_above_meV_per_atom"][0] == 0.0
+    assert table["distance"][1] < 0.3 * table["distance"][2]
+    assert (table["fmax_eV_per_A"] < 0.03).all()
+    assert abs(table["enthalpy_above_meV_per_atom"][1]) < 1.0
+    text = table1.make_report([], {}, {100.0: table.arrays()}).text()
+    assert "P21c-8 (nearest)" in text and "P63m-16 (nearest)" not in text
+
+
+def test_quadrupoles_at_rest_by_hand():
+    """A row of crossed molecules: 1 with each neighbour, 3 with its own, parallel images."""
+    one = np.array([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+    atoms = from_molecules(one, np.array([[0, 1, 0], [0, 0, 1]]), cell=np.diag([6.0, 9.0, 9.0]))
+    atoms.calc = toy_calculator(volume=(0.1, 1000.0))
+    crossed = quench.at_rest(atoms, 0.0)
+    other = dataclasses.replace(crossed, factors=crossed.factors - 5.0)
+    np.testing.assert_allclose(np.sort(crossed.factors), 4 * [1.0] + 4 * [3.0])
+    assert crossed.distance(other) == pytest.approx(5.0)
+    assert crossed.distance(crossed) == 0.0
+
+
 def test_goes():
     q = quantity
     assert goes([q(1.0), q(2.0), q(3.0)], 1.0) is True
@@ -557,10 +589,6 @@ def test_bad_input_is_one_sentence_and_writes_nothing(recipe_file, tmp_path, who
 
 
 def test_another_model_is_refused(whole, tmp_path):
-    from toy_calculator import toy_model
-
-    from ase_hmlp.model_io import save_model
-
     toy = save_model(toy_model(), tmp_path / "toy.joblib")
     with pytest.raises(OutputExistsError, match="another folder"):
         Reproduction.begin(whole.folder, TINY, str(toy))

@@ -27,7 +27,7 @@ from ase_hmlp.errors import ConfigError, ModelFileError, OutputExistsError
 from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import available_models, model_hash
 from ase_hmlp.parallel import WorkersSection, unordered
-from ase_hmlp.reproduce.measurements import FINGERPRINTS, Measured, measure, read_measured
+from ase_hmlp.reproduce.measurements import FINGERPRINTS, QUENCH, Measured, measure, read_measured
 from ase_hmlp.reproduce.points import NVE, STARTS, first_frame
 from ase_hmlp.reproduce.recipe import Recipe
 from ase_hmlp.sections import validate
@@ -283,7 +283,7 @@ class Reproduction:
     ) -> list[str]:
         """Measure what is not there yet in the points that are finished; see `run`."""
         ended = [w for w in wanted if self.finished(w.point)]
-        without = () if self.has_its_model else (FINGERPRINTS,)
+        without = () if self.has_its_model else (FINGERPRINTS, QUENCH)
         tasks = (
             joblib.delayed(_measure)(
                 w.point.name,

@@ -25,6 +25,7 @@ from ase_hmlp.analysis.streaming import Analysis, analyse
 from ase_hmlp.analysis.trajectory import Trajectory
 from ase_hmlp.analysis.vibron import Vibron
 from ase_hmlp.errors import HMLPError
+from ase_hmlp.reproduce import quench
 from ase_hmlp.reproduce.points import first_frame
 from ase_hmlp.reproduce.recipe import Recipe
 from ase_hmlp.simulate import run_folder
@@ -33,8 +34,8 @@ from ase_hmlp.simulate.run_config import RunConfig
 #: Between these lie the vibrons (1/cm) of compressed and of free molecules.
 VIBRONS = (3000.0, 5000.0)
 
-#: The one measurement that needs the model.
-FINGERPRINTS = "fingerprints"
+#: Measurements that need the model.
+FINGERPRINTS, QUENCH = "fingerprints", quench.NAME
 
 #: What is measured, by its name in files.
 MEASUREMENTS: dict[str, Callable[[Recipe, str], Analysis]] = {
@@ -103,7 +104,7 @@ def measure(
     config : RunConfig
         Of the run.
     names : sequence of str
-        Of `MEASUREMENTS`, or `ORDER`.
+        Of `MEASUREMENTS`, `ORDER` or `QUENCH`.
     folder : Path
         To write to.
     recipe : Recipe
@@ -128,6 +129,8 @@ def measure(
         try:
             if name == ORDER:
                 result = _order(run, start)
+            elif name == QUENCH:
+                result = _quench(trajectory, config, model)
             else:
                 analysis = MEASUREMENTS[name](recipe, model)
                 # Integrators never put an atom back into the cell.
@@ -169,3 +172,12 @@ def _order(run: Path, start: int) -> Result:
         mean = estimate(column.values[start:])
         quantities.append(Quantity(quantity.name, mean.value, mean.error, ""))
     return replace(result, quantities=tuple(quantities))
+
+
+def _quench(trajectory: Path, config: RunConfig, model: str) -> Result:
+    """The last frame at rest."""
+    last = read(trajectory, index=-1)
+    assert isinstance(last, Atoms)
+    result = quench.quench(last, config.stages[-1].end.pressure, model)
+    record = {"source": str(trajectory), "sha256": file_sha256(trajectory), "frame": -1}
+    return result.with_inputs({"trajectory": record})

@@ -14,6 +14,7 @@ from ase_hmlp.analysis.result import Column, Result, Table
 from ase_hmlp.figure_style import styled
 from ase_hmlp.reproduce import seed
 from ase_hmlp.reproduce.folder import Reproduction, Wanted
+from ase_hmlp.reproduce.measurements import QUENCH
 from ase_hmlp.reproduce.points import equilibrium
 from ase_hmlp.reproduce.recipe import CANDIDATES, COOLED, Recipe
 from ase_hmlp.reproduce.report import Report, TextTable, number, numbers, provenance, words
@@ -105,7 +106,7 @@ def wanted(recipe: Recipe, model: str) -> list[Wanted]:
     """What the table needs, column by column."""
     points = table_points(recipe, model, recipe.phase_ii)
     return [
-        Wanted(point, ("eqq", "diffusion"))
+        Wanted(point, ("eqq", "diffusion", *((QUENCH,) if point.phase == COOLED else ())))
         for name in COLUMNS
         for (column, _), some in points.items()
         if column == name
@@ -178,11 +179,21 @@ def report(reproduction: Reproduction) -> Report:
     reproduction : Reproduction
         With whatever points are finished.
     """
-    return make_report(entries(reproduction), provenance(reproduction))
+    found = entries(reproduction)
+    quenched = {
+        e.point.pressure: measured.tables[QUENCH]
+        for e in found
+        if e.point.phase == COOLED
+        and (measured := reproduction.measured(e.point, QUENCH)) is not None
+    }
+    return make_report(found, provenance(reproduction), quenched)
 
 
-def make_report(found: list[Entry], inputs: dict) -> Report:
-    """Report of entries; see `report`."""
+def make_report(
+    found: list[Entry], inputs: dict, quenched: dict[float, dict[str, np.ndarray]] | None = None
+) -> Report:
+    """Report of entries, and of what cooling came to by pressure; see `report`."""
+    quenched = quenched or {}
     done = [e for e in found if np.isfinite(e.value)]
     notes = [
         "<EQQ>: equations 6 and 7, every pair counted from both ends, per molecule. Errors are "
@@ -205,13 +216,45 @@ def make_report(found: list[Entry], inputs: dict) -> Report:
             NAME,
             "Table 1: <EQQ>, meV/molecule, in the paper and ours",
             (),
-            (_table(found),),
+            (_table(found), *_quench_tables(quenched)),
             tuple(notes),
             inputs,
             partial(_draw, done),
         ),
-        [TextTable("", header, rows)],
+        [TextTable("", header, rows), *_quench_text(quenched)],
     )
+
+
+def _quench_tables(quenched: dict[float, dict[str, np.ndarray]]) -> list[Table]:
+    return [
+        Table(
+            f"cooled-{pressure:g}GPa",
+            tuple(Column(name, values, name) for name, values in table.items()),
+        )
+        for pressure, table in quenched.items()
+    ]
+
+
+def _quench_text(quenched: dict[float, dict[str, np.ndarray]]) -> list[TextTable]:
+    """What was cooled, at rest, beside the candidates; the nearest of them is marked."""
+    rows = []
+    for pressure, table in quenched.items():
+        away = [float(x) for x in table["distance"]]
+        nearest = 1 + int(np.argmin(away[1:])) if len(away) > 1 else 0
+        for k, name in enumerate(table["structure"]):
+            rows.append(
+                (
+                    str(name) + (" (nearest)" if k and k == nearest else ""),
+                    f"{pressure:g}",
+                    f"{table['volume_A3_per_atom'][k]:.4f}",
+                    f"{table['enthalpy_above_meV_per_atom'][k]:.2f}",
+                    f"{table['eqq_meV'][k]:.2f}",
+                    f"{away[k]:.3f}",
+                )
+            )
+    header = ("at rest", "GPa", "Å³/atom", "meV/atom above", "<EQQ>", "distance")
+    title = "What cooling came to; distance: of equation 7 over nearest neighbours, mean shift"
+    return [TextTable(title, header, rows)] if rows else []
 
 
 def _row(e: Entry) -> tuple[str, ...]:
