@@ -76,7 +76,9 @@ def _target(name: str):
     command.__doc__ = TARGETS[name]
     for option in reversed(_OPTIONS):
         command = option(command)
-    return reproduce.command(name, cls=_Noted)(command)
+    # Of the help, click would show what is before the first full stop: "Fig."
+    short = TARGETS[name].replace("Fig. ", "Figure ").rstrip(".")
+    return reproduce.command(name, cls=_Noted, short_help=short)(command)
 
 
 _OPTIONS = (
