@@ -192,7 +192,7 @@ def make_report(found: list[Packing], inputs: dict) -> Report:
 @styled
 def _draw(found: list[Packing], result: Result) -> Figure:
     pressures = list(dict.fromkeys(p.pressure for p in found)) or [0.0]
-    figure = Figure(figsize=(3.8 * len(pressures) + 0.5, 8.0), layout="constrained")
+    figure = Figure(figsize=(max(7.5, 3.8 * len(pressures)), 8.0), layout="constrained")
     axes = figure.subplots(3, len(pressures), squeeze=False)
     kinds = {
         "atom_atom_intermolecular": "atoms",

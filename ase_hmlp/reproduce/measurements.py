@@ -34,6 +34,10 @@ from ase_hmlp.simulate.run_config import RunConfig
 #: Between these lie the vibrons (1/cm) of compressed and of free molecules.
 VIBRONS = (3000.0, 5000.0)
 
+#: Reach of pair distributions, Å: three shells at all pressures of the seed, the same in any cell.
+#: Half of the cells of "quick" is 3 to 4 Å: beyond that, images of molecules count.
+REACH = 6.0
+
 #: Measurements that need the model.
 FINGERPRINTS, QUENCH = "fingerprints", quench.NAME
 
@@ -41,7 +45,7 @@ FINGERPRINTS, QUENCH = "fingerprints", quench.NAME
 MEASUREMENTS: dict[str, Callable[[Recipe, str], Analysis]] = {
     "eqq": lambda recipe, model: QuadrupoleEnergy(),
     "bonds": lambda recipe, model: BondLengths(),
-    "rdf": lambda recipe, model: PairDistributions(),
+    "rdf": lambda recipe, model: PairDistributions(REACH),
     "diffusion": lambda recipe, model: Diffusion(),
     FINGERPRINTS: lambda recipe, model: FingerprintEnergies(model, threads=1),
     "vibron": lambda recipe, model: Vibron(
