@@ -94,8 +94,8 @@ def table_points(recipe: Recipe, model: str, phase_ii) -> dict[tuple[str, float]
             ("phase I", ("hcp",), seed.PHASE_I),
             ("phase II", phase_ii, seed.PHASE_II),
         ):
-            if math.isnan(_entry_of_seed(column, pressure)) and column == "phase II":
-                continue
+            if pressure in seed.PRESSURES and math.isnan(_entry_of_seed(column, pressure)):
+                continue  # not Phase II at 20 GPa
             points[column, pressure] = [
                 equilibrium(phase, pressure, temperature, recipe, model) for phase in phases
             ]
@@ -115,19 +115,21 @@ def wanted(recipe: Recipe, model: str) -> list[Wanted]:
 
 
 def entries(reproduction: Reproduction) -> list[Entry]:
-    """What there is, in the order of the seed's columns; all crystals that Phase II may be."""
-    recipe = reproduction.recipe
-    points = table_points(recipe, reproduction.model, (*CANDIDATES, COOLED))
-    found = []
-    for name in COLUMNS:
-        for (column, pressure), some in points.items():
-            if column == name:
-                found += [_entry(reproduction, column, pressure, point) for point in some]
-    if any(entry.column == "phase II" for entry in found):
-        order = {phase: k for k, phase in enumerate((*CANDIDATES, COOLED))}
-        second = [e for e in found if e.column == "phase II"]
-        second.sort(key=lambda e: (order[e.point.phase], e.point.pressure))
-        found = [e for e in found if e.column != "phase II"] + second
+    """What there is: by column, crystal and pressure; all crystals that Phase II may be."""
+    columns, crystals = list(COLUMNS), ("hcp", "liquid", *CANDIDATES, COOLED)
+    points = table_points(reproduction.recipe, reproduction.model, crystals[2:])
+    found = [
+        _entry(reproduction, column, pressure, point)
+        for (column, pressure), some in points.items()
+        for point in some
+    ]
+    found.sort(
+        key=lambda e: (
+            columns.index(e.column),
+            crystals.index(e.point.phase),
+            e.point.pressure,
+        )
+    )
     return [entry for entry in found if entry.status != "to do"]
 
 
