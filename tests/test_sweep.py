@@ -4,10 +4,18 @@ import csv
 
 import pytest
 
-from ase_hmlp.errors import ConfigError, OutputExistsError
+from ase_hmlp.errors import ConfigError, OutputExistsError, RunError
 from ase_hmlp.parallel import WorkersSection
 from ase_hmlp.simulate import run_folder
-from ase_hmlp.simulate.sweep import POINTS, TABLE, SweepConfig, grid_points, run_points, run_sweep
+from ase_hmlp.simulate.sweep import (
+    POINTS,
+    TABLE,
+    TOKEN,
+    SweepConfig,
+    grid_points,
+    run_points,
+    run_sweep,
+)
 
 
 def config(temperatures=(150.0,), pressures=(60.0,), **run):
@@ -67,6 +75,16 @@ def test_a_point_that_cannot_begin_is_a_row(tmp_path):
     swept = run_sweep(config(pressures=(60.0, 60000.0)), tmp_path / "sweep")
     assert [row.status for row in swept.rows] == ["finished", "stopped"]
     assert "60000" in swept.rows[1].reason or "GPa" in swept.rows[1].reason
+
+
+def test_the_last_to_come_goes_on(tmp_path):
+    folder = tmp_path / "sweep"
+
+    def another_begins(*_):
+        (folder / TOKEN).write_text("another")
+
+    with pytest.raises(RunError, match="Another process"):
+        run_sweep(config(), folder, progress=another_begins)
 
 
 def test_what_is_refused(tmp_path):

@@ -313,6 +313,8 @@ def run_points(
         If a point's configuration is impossible, or the backend is not there.
     OutputExistsError
         If a point's folder holds a run with other settings.
+    RunError
+        If another process has begun to run points in `folder`.
     """
     base = Path(base)
     runs = [Run(p.config, folder / POINTS / p.name, base) for p in points]
@@ -333,8 +335,13 @@ def run_points(
         for p in left.values()
     )
     with _reporting(points, folder, rows, progress):
-        for name, summary, reason in unordered(tasks, workers, where):
-            rows[name] = summary_row(left[name], summary, reason)
+        try:
+            for name, summary, reason in unordered(tasks, workers, where):
+                rows[name] = summary_row(left[name], summary, reason)
+        except _Abandoned:
+            raise RunError(
+                f"Another process has begun to run points in {folder}: it goes on, this one ends."
+            ) from None
     return [rows[p.name] for p in points], already
 
 
