@@ -109,6 +109,8 @@ def quench(atoms: Atoms, pressure: float, model: str) -> Result:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DomainWarning)
+        # ASE's filter takes logarithms of nearly whole matrices; they are good to 1e-12.
+        warnings.filterwarnings("ignore", "logm result", RuntimeWarning)
         cooled = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         cooled.calc = HMLP(model, threads=1)
         whole = FrechetCellFilter(cooled, scalar_pressure=pressure * GPa)
