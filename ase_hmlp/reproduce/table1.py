@@ -255,7 +255,7 @@ def _quench_text(quenched: dict[float, dict[str, np.ndarray]]) -> list[TextTable
                 )
             )
     header = ("at rest", "GPa", "Å³/atom", "meV/atom above", "<EQQ>", "distance")
-    title = "What cooling came to; distance: of equation 7 over nearest neighbours, mean shift"
+    title = "What cooling came to; distance: of the factors of equation 7 of nearest neighbours"
     return [TextTable(title, header, rows)] if rows else []
 
 
