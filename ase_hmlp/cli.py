@@ -14,6 +14,7 @@ import click
 from ase_hmlp import __version__
 from ase_hmlp.analysis.commands import analyse
 from ase_hmlp.errors import HMLPError
+from ase_hmlp.reproduce.commands import reproduce
 
 #: Exit codes, after the shells' and click's own: a usage error or bad input, and Ctrl-C.
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -391,8 +392,9 @@ def sweep(config, output, retry_failed):
     from rich.console import Console
 
     from ase_hmlp.simulate.sweep import FIGURE, TABLE, sweep_from_config
+    from ase_hmlp.simulate.sweep_progress import SweepProgress
 
-    with _terminable(), _SweepProgress(Console(stderr=True)) as progress:
+    with _terminable(), SweepProgress(Console(stderr=True)) as progress:
         result = sweep_from_config(config, output, retry_failed, progress)
     console = Console()
     console.print(_sweep_table(result.rows))
@@ -408,35 +410,6 @@ def sweep(config, output, retry_failed):
         soft_wrap=True,
         markup=False,
     )
-
-
-class _SweepProgress:
-    """Steps of all points, with the time left."""
-
-    def __init__(self, console):
-        from rich import progress
-
-        self._progress = progress.Progress(
-            progress.TextColumn("{task.fields[points]}"),
-            progress.BarColumn(bar_width=30),
-            progress.TaskProgressColumn(),
-            progress.TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._progress.live.is_started:
-            self._progress.stop()
-
-    def __call__(self, steps, all_steps, ended, points):
-        self._progress.start()  # not before: a refusal is one line without a bar
-        if self._task is None:
-            self._task = self._progress.add_task("", total=all_steps, completed=steps, points="")
-        self._progress.update(self._task, completed=steps, points=f"{ended} of {points} points")
 
 
 def _concise(mean, error) -> str:
@@ -872,6 +845,7 @@ def _range(ends: tuple[float, float], unit: str) -> str:
 for _command in analyse.commands.values():
     _debug(_command)
 main.add_command(analyse)
+main.add_command(reproduce)
 
 
 # ---------------------------------------------------------------- LAMMPS

@@ -87,7 +87,12 @@ class Point:
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.phase}-{self.pressure:g}GPa-{self.temperature:g}K"
+        return point_name(self.phase, self.pressure, self.temperature)
+
+
+def point_name(phase: str, pressure: float, temperature: float) -> str:
+    """Name of the folder of a point, from its phase, GPa and K."""
+    return f"{phase}-{pressure:g}GPa-{temperature:g}K"
 
 
 @dataclass(frozen=True)
@@ -254,20 +259,72 @@ def run_sweep(
     OutputExistsError
         If the folder holds something else, or runs with other settings.
     """
-    folder, base = Path(folder), Path(base)
+    folder = Path(folder)
     points = grid_points(config, where)
-    runs = [Run(p.config, folder / POINTS / p.name, base) for p in points]
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file, not a folder to write to.")
     if folder.is_dir() and not (folder / POINTS).is_dir() and any(folder.iterdir()):
         raise OutputExistsError(f"The folder {folder} is not empty and of no sweep: name another.")
+    rows, already = run_points(
+        points, folder, base, config.workers, retry_failed, progress, f"{where}workers"
+    )
+    write_whole(folder / TABLE, table(rows))
+    _draw(points, folder, rows)
+    return Sweep(folder, rows, already)
+
+
+def run_points(
+    points: list[Point],
+    folder: Path,
+    base: str | Path,
+    workers: WorkersSection,
+    retry_failed: bool = False,
+    progress: Callable[[int, int, int, int], None] | None = None,
+    where: str = "workers",
+) -> tuple[list[Row], int]:
+    """Run what has not ended yet of some points, side by side.
+
+    Parameters
+    ----------
+    points : list of Point
+        With different names; each in a folder of that name below ``folder / POINTS``.
+    folder : Path
+        Made if it is not there; one process at a time runs points in it.
+    base : str or path
+        That paths in the configurations of the points are relative to.
+    workers : WorkersSection
+    retry_failed : bool
+        Try again the points that failed, from their last checkpoints.
+    progress : callable, optional
+        See `run_sweep`.
+    where : str
+        Name of the workers, for errors.
+
+    Returns
+    -------
+    rows : list of Row
+        In the order of the points.
+    already : int
+        Points that had ended before.
+
+    Raises
+    ------
+    ConfigError
+        If a point's configuration is impossible, or the backend is not there.
+    OutputExistsError
+        If a point's folder holds a run with other settings.
+    RunError
+        If another process has begun to run points in `folder`.
+    """
+    base = Path(base)
+    runs = [Run(p.config, folder / POINTS / p.name, base) for p in points]
     rows: dict[str, Row] = {}
     for point, run in zip(points, runs, strict=True):
         summary = run.summary
         if summary is not None and (summary["status"] == "finished" or not retry_failed):
             rows[point.name] = summary_row(point, summary)
     already = len(rows)
-    left = [p for p in points if p.name not in rows]
+    left = {p.name: p for p in points if p.name not in rows}
     (folder / POINTS).mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
     write_whole(folder / TOKEN, token)
@@ -275,16 +332,17 @@ def run_sweep(
         joblib.delayed(_run_point)(
             p.config, (folder / POINTS / p.name).resolve(), base.resolve(), token
         )
-        for p in left
+        for p in left.values()
     )
     with _reporting(points, folder, rows, progress):
-        for name, summary, reason in unordered(tasks, config.workers, f"{where}workers"):
-            point = next(p for p in left if p.name == name)
-            rows[name] = summary_row(point, summary, reason)
-    ordered = [rows[p.name] for p in points]
-    write_whole(folder / TABLE, table(ordered))
-    _draw(points, folder, ordered)
-    return Sweep(folder, ordered, already)
+        try:
+            for name, summary, reason in unordered(tasks, workers, where):
+                rows[name] = summary_row(left[name], summary, reason)
+        except _Abandoned:
+            raise RunError(
+                f"Another process has begun to run points in {folder}: it goes on, this one ends."
+            ) from None
+    return [rows[p.name] for p in points], already
 
 
 def _run_point(config: RunConfig, folder: Path, base: Path, token: str):

@@ -1,0 +1,103 @@
+"""Grids of runs: what is run, what is kept, what is refused."""
+
+import csv
+
+import pytest
+
+from ase_hmlp.errors import ConfigError, OutputExistsError, RunError
+from ase_hmlp.parallel import WorkersSection
+from ase_hmlp.simulate import run_folder
+from ase_hmlp.simulate.sweep import (
+    POINTS,
+    TABLE,
+    TOKEN,
+    SweepConfig,
+    grid_points,
+    run_points,
+    run_sweep,
+)
+
+
+def config(temperatures=(150.0,), pressures=(60.0,), **run):
+    return SweepConfig.model_validate(
+        {
+            "grid": {
+                "phase": ["hcp"],
+                "pressure": list(pressures),
+                "temperature": list(temperatures),
+            },
+            "run": {
+                "structure": {"atoms": 16},
+                "stage": [{"ensemble": "npt", "thermostat": "langevin", "steps": 20}],
+                **run,
+            },
+            "workers": {"workers": 1},
+        }
+    )
+
+
+def test_a_grown_grid_runs_what_is_new(tmp_path):
+    folder = tmp_path / "sweep"
+    first = run_sweep(config(), folder)
+    assert (first.already, [row.status for row in first.rows]) == (0, ["finished"])
+    log = folder / POINTS / "hcp-60GPa-150K" / run_folder.LOG
+    before = log.stat().st_mtime_ns
+    calls = []
+    grown = run_sweep(config((150.0, 200.0)), folder, progress=lambda *now: calls.append(now))
+    assert grown.already == 1
+    assert [(row.temperature_K, row.status) for row in grown.rows] == [
+        (150.0, "finished"),
+        (200.0, "finished"),
+    ]
+    assert log.stat().st_mtime_ns == before
+    assert calls[0] == (20, 40, 1, 2) and calls[-1] == (40, 40, 2, 2)
+    with (folder / TABLE).open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["temperature_K"]) for row in rows] == [150.0, 200.0]
+    assert all(row["atoms"] == "16" for row in rows)
+
+
+def test_points_need_no_grid(tmp_path):
+    """What `hmlp reproduce` does: any points, in their own order."""
+    (warm,) = grid_points(config((200.0,)))
+    (dense,) = grid_points(config(pressures=(80.0,)))
+    rows, already = run_points(
+        [warm, dense], tmp_path / "some", tmp_path, WorkersSection(workers=1)
+    )
+    assert already == 0
+    assert [(row.pressure_GPa, row.temperature_K) for row in rows] == [(60.0, 200.0), (80.0, 150.0)]
+    _, already = run_points([dense], tmp_path / "some", tmp_path, WorkersSection(workers=1))
+    assert already == 1
+
+
+def test_a_point_that_cannot_begin_is_a_row(tmp_path):
+    """Molecules at 60,000 GPa are on top of each other, or nothing has that pressure."""
+    swept = run_sweep(config(pressures=(60.0, 60000.0)), tmp_path / "sweep")
+    assert [row.status for row in swept.rows] == ["finished", "stopped"]
+    assert "60000" in swept.rows[1].reason or "GPa" in swept.rows[1].reason
+
+
+def test_the_last_to_come_goes_on(tmp_path):
+    folder = tmp_path / "sweep"
+
+    def another_begins(*_):
+        (folder / TOKEN).write_text("another")
+
+    with pytest.raises(RunError, match="Another process"):
+        run_sweep(config(), folder, progress=another_begins)
+
+
+def test_what_is_refused(tmp_path):
+    folder = tmp_path / "sweep"
+    run_sweep(config(), folder)
+    with pytest.raises(OutputExistsError, match="seed"):
+        run_sweep(config(seed=1), folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years")
+    with pytest.raises(OutputExistsError, match="no sweep"):
+        run_sweep(config(), other)
+    with pytest.raises(ConfigError, match="more than once"):
+        grid_points(config((150.0, 150.0)))
+    with pytest.raises(ConfigError, match=r"run\.output"):
+        grid_points(config(output="there"))
