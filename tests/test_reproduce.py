@@ -445,7 +445,7 @@ def orders(pressure, values):
 
 
 def test_transitions():
-    found = orders(40.0, [(30.0, 0.9, 0.0), (50.0, 0.05, 0.1), (70.0, 0.3, 0.12)])
+    found = orders(40.0, [(30.0, 0.15, 0.0), (50.0, 0.05, 0.1), (70.0, 0.3, 0.12)])
     found += orders(80.0, [(30.0, 0.9, 0.0), (50.0, 0.8, 0.01), (70.0, 0.02, 0.2)])
     low, high = fig6.transitions(found)
     assert (low.low, low.high, low.steepest) == (30.0, 50.0, 40.0)
@@ -469,6 +469,8 @@ def test_crossing_of_dimers():
     curves["X"][r < 1.6] = np.nan
     assert fig5.crossing(curves) == pytest.approx(2.26)
     assert fig5.checks([], curves)[0].holds is True
+    bent = np.where(r < 2.26, 5.0 * (r - 2.26), r - 2.26)  # -0.05 at 2.25 Å, 0.04 at 2.30 Å
+    assert fig5.crossing({**curves, "X": bent}) == pytest.approx(2.25 + 0.05 * 5.0 / 9.0)
     assert math.isnan(fig5.crossing({**curves, "X": 0.0 * r + 1.0}))
     assert fig5.checks([], {**curves, "X": r - 2.6})[0].holds is False
     atoms = fig5.dimer("T", 2.0)
