@@ -52,10 +52,15 @@ damped_sines = [[1.5, 1.2]]
 cutoff = 4.5
 inner = 0.9
 outer = 1.2
-representatives = 12
 [train.settings.orientation]
 gaussians = [1.6, 2.5]
 cutoff = 4.0
+inner = 1.1
+outer = 1.5
+[train.settings.environment]
+gaussians = [1.4, 2.0, 2.6, 3.2]
+aligned = 2.4
+cutoff = 4.2
 inner = 1.1
 outer = 1.5
 representatives = 12

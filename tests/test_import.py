@@ -288,7 +288,9 @@ def spoilt(atoms):
     stretched.positions[1] = stretched.positions[0] + 1.05 * vector / np.linalg.norm(vector)
     frames[5] = relabelled(stretched, **atoms[5].calc.results)
     strong = atoms[7].get_forces().copy()
-    strong[:2] += [[0, 0, 11.0], [0, 0, -11.0]]
+    # Stronger still, whichever way it points.
+    push = np.copysign(11.0, strong[0, 2])
+    strong[:2] += [[0, 0, push], [0, 0, -push]]
     frames[7] = relabelled(atoms[7], forces=strong)
     frames[9] = relabelled(atoms[8])
     frames[10] = relabelled(atoms[10], energy=atoms[10].get_potential_energy() + 0.2)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
 import tomli_w
 from ase.io import read, write
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learn_runs import TESTS, Instead, cold_frames, write_loop
-from strategies import candidates, permutations, rotations, seeds, structures
+from strategies import Structure, candidates, permutations, rotations, seeds, structures
 from toy_calculator import SlowToy, toy_model
 from toy_models import hcp, toy_potential
 
@@ -167,16 +168,27 @@ def test_environments_are_those_of_the_atoms_and_of_nothing_else(structure, data
     np.testing.assert_allclose(environments(potential, renumbered), seen[order], atol=1e-9)
 
 
-def test_environments_hold_both_levels_and_the_bond():
+def test_environments_are_what_the_kernel_sees_of_the_molecule():
+    """Compressed fingerprints and the bond length in its width, the same for both atoms."""
     potential = toy_potential()
     atoms = hcp(3.0, (2, 1, 1))
     frame = frame_of(atoms.positions, atoms.cell.array, np.arange(8).reshape(-1, 2))
-    widths = [
-        level.regressor.transform.shape[0] for level in (potential.pair, potential.orientation)
-    ]
-    assert environments(potential, frame).shape == (8, sum(widths) + 2)
-    assert environments(toy_potential(stretch_width=0.0), frame).shape == (8, sum(widths))
-    assert environments(toy_potential(orientation=False), frame).shape == (8, widths[0] + 1)
+    regressor = potential.environment.regressor
+    seen = environments(potential, frame)
+    assert seen.shape == (8, len(regressor.transform) + 1)
+    np.testing.assert_array_equal(seen[::2], seen[1::2])
+    structure = Structure.of(atoms)
+    v, _ = oracle.environment_fingerprints(potential.environment.basis, structure)
+    _, _, lengths = oracle.molecules_of(structure)
+    held = potential.stretch.r0 + oracle.held_stretch(potential.stretch, lengths)
+    expected = np.column_stack([v @ regressor.transform.T, held / regressor.stretch_width])
+    np.testing.assert_allclose(seen[::2], expected, rtol=0, atol=1e-7)
+    rigid = toy_potential(stretch_width=0.0)
+    assert environments(rigid, frame).shape == (8, len(regressor.transform))
+    # The other levels have no part in it.
+    np.testing.assert_array_equal(environments(replace(potential, pair=None), frame), seen)
+    with pytest.raises(ValueError, match="without an environment level"):
+        environments(replace(potential, environment=None), frame)
 
 
 def test_typical_separation_is_that_of_different_frames():
@@ -288,8 +300,8 @@ def test_cells_of_packings_keep_their_shape(relaxed):
     "domain, kind, sentence",
     [
         ({"bond_length": (0.739, 0.741)}, "bond", "The bond between atoms"),
-        ({"contact": 1.6}, "contact", "of different molecules are"),
-        ({"contact": 1.6, "contact_limit": 1.6}, "contact", "energies mean nothing"),
+        ({"contact": 1.3}, "contact", "of different molecules are"),
+        ({"contact": 1.3, "contact_limit": 1.3}, "contact", "energies mean nothing"),
         ({"bond_length": (0.70, 0.80), "bond_limits": (0.70, 0.80)}, "bond", "Å long"),
     ],
 )
@@ -681,8 +693,7 @@ def test_impossible_configurations_are_refused_in_a_sentence(tmp_path, changes, 
     write(tmp_path / "odd.extxyz", oxygen)
     if changes.get("model") == "bare.joblib":
         potential = toy_potential()
-        for level in (potential.pair, potential.orientation):
-            object.__setattr__(level.regressor, "variance", None)
+        object.__setattr__(potential.environment.regressor, "variance", None)
         save_model(toy_model(potential), tmp_path / "bare.joblib")
     before = contents(tmp_path)
     result = hmlp("learn", config)
@@ -709,10 +720,10 @@ def test_settings_replace_those_of_a_training_configuration(tmp_path):
     (tmp_path / "elsewhere" / "train.toml").write_text(tomli_w.dumps(whole))
     section = {
         "config": "elsewhere/train.toml",
-        "settings": {"pair": {"representatives": 7}, "weights": {"energy": 3.0}},
+        "settings": {"environment": {"representatives": 7}, "weights": {"energy": 3.0}},
     }
     training = read_training(type(inline).model_validate(section), tmp_path)
-    assert training.config.pair.representatives == 7
+    assert training.config.environment.representatives == 7
     assert training.config.pair.gaussians == [0.9, 1.4, 2.2, 3.0]
     assert training.config.weights.energy == 3.0
     assert len(training.frames) == 20
@@ -734,8 +745,8 @@ def test_a_round_with_quantum_espresso(tmp_path):
         "data": {"files": ["some.extxyz"], "always": []},
         "bond": {"form": "quartic", "groups": []},
         "split": {"scheme": "families", "test": ["crystal"]},
-        "pair": {"representatives": 20},
-        "orientation": {"representatives": 20},
+        "pair": {"baseline_groups": []},
+        "environment": {"representatives": 20},
         "fit": {"learning_curve": 1},
     }
     changes = {
