@@ -68,8 +68,8 @@ def fingerprint_shares(potential: Potential, geometry: Geometry) -> dict[str, di
     Returns
     -------
     dict of dict, eV
-        Of each fingerprint level (``"pair"``, ``"orientation"``, ``"environment"``), the share of every fingerprint
-        by its name; ``"fp_EQQ"`` is one of the orientation level's.
+        Of each fingerprint level (``"pair"``, ``"orientation"``, ``"environment"``), the share of
+        every fingerprint by its name; ``"fp_EQQ"`` is one of the orientation level's.
     """
     out = {}
     for level in (potential.pair, potential.orientation):
@@ -88,6 +88,8 @@ def fingerprint_shares(potential: Potential, geometry: Geometry) -> dict[str, di
     if potential.environment is not None:
         level = potential.environment
         v = potential.fingerprints(geometry)
-        found = shares(level.regressor, v, potential.held_length(geometry), geometry.threads).sum(axis=0)
+        found = shares(level.regressor, v, potential.held_length(geometry), geometry.threads).sum(
+            axis=0
+        )
         out["environment"] = dict(zip(level.names, found.tolist(), strict=True))
     return out

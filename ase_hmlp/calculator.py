@@ -168,7 +168,9 @@ class HMLP(Calculator):
         return dict(self._levels)
 
     def uncertainties(self, atoms=None) -> np.ndarray:
-        """Predicted standard deviation of each atom's energy.
+        """Predicted standard deviation of each atom's energy; warns where one is out of the common.
+
+        Half of its molecule's, on the scale of errors of unseen frames; see the model's card.
 
         Parameters
         ----------
@@ -188,7 +190,16 @@ class HMLP(Calculator):
             raise PropertyNotImplementedError(
                 f"The model {self._model.name!r} was saved without predictive variances."
             )
-        return self._model.potential.deviations(self._geometry_of(atoms, "uncertainties"))
+        found = self._model.potential.deviations(self._geometry_of(atoms, "uncertainties"))
+        threshold = self._model.uncertainty_threshold
+        if threshold is not None and found.max() > threshold:
+            i = int(found.argmax())
+            self._warn(
+                "uncertainty",
+                f"The predicted deviation of atom {i} is {1e3 * found[i]:.1f} meV, above the "
+                f"{1e3 * threshold:.1f} meV of nearly all atoms in unseen frames.",
+            )
+        return found
 
     def fingerprint_shares(self, atoms=None) -> dict[str, dict[str, float]]:
         """Energy by fingerprint: which of them the energies of the levels come from.

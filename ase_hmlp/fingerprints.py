@@ -123,9 +123,7 @@ class RadialBasis:
 
 def pair_names(basis: RadialBasis) -> list[str]:
     """Names of the pair fingerprints: the stretch term slowest."""
-    return [
-        f"{name}{'*' if term else ''}{term}" for term in STRETCH_NAMES for name in basis.names
-    ]
+    return [f"{name}{'*' if term else ''}{term}" for term in STRETCH_NAMES for name in basis.names]
 
 
 def orientation_names(basis: RadialBasis) -> list[str]:
@@ -134,9 +132,7 @@ def orientation_names(basis: RadialBasis) -> list[str]:
     The quadrupole-quadrupole fingerprint is called ``fp_EQQ``.
     """
     return [
-        "fp_EQQ"
-        if angular == QUADRUPOLE_ANGULAR and name == "quadrupole"
-        else f"{angular}*{name}"
+        "fp_EQQ" if angular == QUADRUPOLE_ANGULAR and name == "quadrupole" else f"{angular}*{name}"
         for angular in ORIENTATION_NAMES
         for name in basis.names
     ]
@@ -145,9 +141,7 @@ def orientation_names(basis: RadialBasis) -> list[str]:
 def environment_names(basis: RadialBasis) -> list[str]:
     """Names of the environment fingerprints, in the kernel's order."""
     *densities, aligned = basis.names
-    products = [
-        (a, b) for n, a in enumerate(densities) for b in densities[n:]
-    ]
+    products = [(a, b) for n, a in enumerate(densities) for b in densities[n:]]
     return [
         *(f"density {a}" for a in densities),
         *(f"axial {a}" for a in densities),

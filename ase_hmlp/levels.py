@@ -52,7 +52,8 @@ class KernelRegressor:
     variance : (s, s) array or None
         V of the predictive variance ``k(x, x) - k_s V k_s``, in units of `prior`.
     prior : float
-        Prior standard deviation of one centre's energy, eV.
+        Prior standard deviation of one molecule's energy, eV, times what makes deviations as large
+        as errors of unseen frames.
     """
 
     transform: np.ndarray

@@ -150,6 +150,12 @@ class Model:
         environment = self.potential.environment
         return environment is not None and environment.regressor.variance is not None
 
+    @property
+    def uncertainty_threshold(self) -> float | None:
+        """Deviation of an atom's energy (eV) above which the calculator warns, if it is known."""
+        value = self.errors.get("reliability", {}).get("threshold")
+        return float(value) if isinstance(value, int | float) else None
+
     def __deepcopy__(self, memo):
         # ASE deep-copies calculators; the arrays are megabytes and never change.
         return self

@@ -9,7 +9,6 @@ import numpy as np
 from ase_hmlp._core.neighbor_search import search
 from ase_hmlp.errors import CellError
 
-
 #: Shifts are numbered without looking which there are up to this many.
 MOST_SHIFTS = 20_000
 
@@ -42,7 +41,7 @@ def complete_cell(cell, pbc) -> np.ndarray:
 
 
 def neighbour_list(positions, cell, pbc, cutoff: float, half: bool = False):
-    """All ordered pairs within `cutoff`, or half of them; see `ase_hmlp._core.neighbor_search.search`."""
+    """All ordered pairs within `cutoff`, or half: `ase_hmlp._core.neighbor_search.search`."""
     cell = np.ascontiguousarray(cell, dtype=float)
     inverse = np.linalg.inv(cell)
     heights = 1.0 / np.linalg.norm(inverse, axis=0)

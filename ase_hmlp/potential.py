@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -63,7 +63,7 @@ class Potential:
 
     e0: float
     bond: BondLevel
-    stretch: Stretch = Stretch()
+    stretch: Stretch = field(default_factory=Stretch)
     pair: PairLevel | None = None
     orientation: OrientationLevel | None = None
     environment: EnvironmentLevel | None = None
@@ -149,6 +149,8 @@ class Potential:
     @classmethod
     def from_dict(cls, data: dict) -> Potential:
         """Inverse of `to_dict`."""
-        levels = zip(LEVELS, (BondLevel, PairLevel, OrientationLevel, EnvironmentLevel), strict=True)
+        levels = zip(
+            LEVELS, (BondLevel, PairLevel, OrientationLevel, EnvironmentLevel), strict=True
+        )
         made = {k: kind.from_dict(data[k]) if data[k] else None for k, kind in levels}
         return cls(data["e0"], stretch=Stretch(**data["stretch"]), **made)

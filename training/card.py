@@ -75,6 +75,41 @@ def zero_lines(training: dict) -> list[str]:
     ]
 
 
+def reliability_lines(reliability: dict) -> list[str]:
+    """A Markdown table of errors against predicted deviations."""
+    if not reliability:
+        return []
+    lines = [
+        "",
+        "## Predicted deviations",
+        "",
+        "Unseen frames and their atoms in order of predicted deviation, in groups of equally many; "
+        "root mean squares. Deviations are scaled as a whole so that those of frames (the mean "
+        "over their atoms) are as large as the errors of their energies; the calculator warns of atoms "
+        f"above {1e3 * reliability['threshold']:.1f} meV.",
+    ]
+    for key, title in (("unseen", "Held-out families"), ("test_split", "Test split")):
+        if key not in reliability:
+            continue
+        table = reliability[key]
+        lines += ["", f"{title}:", "", "| group | " + " | ".join(_RELIABILITY.values()) + " |"]
+        lines.append("|---" * (1 + len(_RELIABILITY)) + "|")
+        columns = zip(*(table[name] for name in _RELIABILITY), strict=False)
+        lines += [
+            f"| {n} | " + " | ".join(f"{1e3 * x:.1f}" for x in row) + " |"
+            for n, row in enumerate(columns, 1)
+        ]
+    return lines
+
+
+_RELIABILITY = {
+    "frame_deviation": "deviation of frames meV/atom",
+    "energy_error": "error of energies meV/atom",
+    "atom_deviation": "deviation of atoms meV",
+    "force_error": "error of forces meV/Å",
+}
+
+
 def write_card(
     model: Model,
     held_out: dict[str, Predictions],
@@ -139,6 +174,7 @@ def write_card(
         "",
         *error_lines(error_table(fitted)),
         *tested,
+        *reliability_lines(model.errors.get("reliability", {})),
         "",
         f"![errors]({model.name}.png)",
         "",
@@ -194,13 +230,13 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
     p = held_out["all"]
     groups = sorted(set(p.group.tolist()))
     colours = dict(zip(groups, matplotlib.color_sequences["tab10"] * 5, strict=False))
-    figure, axes = plt.subplots(2, 3, figsize=(13, 8), constrained_layout=True)
+    figure, axes = plt.subplots(2, 4, figsize=(17, 8), constrained_layout=True)
     quantities = (
         ("energy", p.energy, p.group, "eV/atom"),
         ("force component", p.forces, p.group[p.frame_of_force], "eV/Å"),
         ("pressure", p.pressure, p.group, "GPa"),
     )
-    for axis, (name, (x, y), group, unit) in zip(axes[0], quantities, strict=True):
+    for axis, (name, (x, y), group, unit) in zip(axes[0, :3], quantities, strict=True):
         for g in groups:
             mine = group == g
             axis.plot(x[mine], y[mine], ".", ms=2, color=colours[g], label=g, rasterized=True)
@@ -253,8 +289,39 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
         title="learning curve, one held-out split",
         xlabel="training frames, all but the families never held out",
     )
+    _draw_reliability(axes[:, 3], model.errors.get("reliability", {}))
     axes[1, 0].set_yticks([5, 10, 20, 50, 100, 200])
     axes[1, 0].yaxis.set_major_formatter(ScalarFormatter())
     figure.suptitle(f"{model.name}: {model.training['frames']} training frames")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _draw_reliability(axes, reliability: dict) -> None:
+    """Errors against predicted deviations: energies of frames, forces on atoms."""
+    for axis, (x, y), unit in zip(
+        axes,
+        (("frame_deviation", "energy_error"), ("atom_deviation", "force_error")),
+        ("meV/atom", "meV/Å"),
+        strict=True,
+    ):
+        for key, marker in (("unseen", "o-"), ("test_split", "s--")):
+            if key in reliability:
+                axis.loglog(
+                    1e3 * np.array(reliability[key][x]),
+                    1e3 * np.array(reliability[key][y]),
+                    marker,
+                    label={"unseen": "held-out families", "test_split": "test split"}[key],
+                )
+        axis.set(xlabel=f"{_RELIABILITY[x]}", ylabel=f"rms {y.replace('_', ' ')} ({unit})")
+        if reliability:
+            axis.legend(fontsize=8)
+    if reliability:
+        ends = [
+            1e3 * v
+            for v in (
+                min(reliability["unseen"]["frame_deviation"]),
+                max(reliability["unseen"]["frame_deviation"]),
+            )
+        ]
+        axes[0].plot(ends, ends, "k-", lw=0.7)

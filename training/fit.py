@@ -379,8 +379,11 @@ class HierarchicalPotential(BaseEstimator):
         return designs
 
     def _add(self, equations, frame, potential, designs, sources, weights) -> None:
-        """Add a frame's labels; its energy holds the first source's zero and, unless it is of the
-        first, the difference to that of its own."""
+        """Add a frame's labels.
+
+        Its energy holds the first source's zero and, unless it is of the first, the difference to
+        that of its own.
+        """
         geometry = frame.geometry(self._cutoff())
         rest = self._residual(frame, potential)
         zeros = np.zeros((len(sources), len(rest)))

@@ -125,8 +125,8 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         With a calculator (or `ase.calculators.singlepoint`) that holds energy and forces;
         ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
         source of the frame it was made from, ``info["source_set"]`` the set of labels with one
-        energy zero, ``info["split"]`` is ``test`` where no fit may ever see it, ``arrays["partner"]`` the bonded partner of each atom; all of these may be
-        missing.
+        energy zero, ``info["split"]`` is ``test`` where no fit may ever see it,
+        ``arrays["partner"]`` is the bonded partner of each atom; all of these may be missing.
     where : str
         How to call the frame in messages.
 

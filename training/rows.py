@@ -26,7 +26,6 @@ from ase_hmlp.levels import (
 )
 from ase_hmlp.training.kernel_ridge import gram
 
-
 #: Variance of the representatives' own values, relative to the Gaussian kernel's.
 NUGGET = 1e-6
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, strftime
@@ -17,6 +17,7 @@ from ase.units import GPa
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError
 from ase_hmlp.model_io import Domain, Model, save_model
+from ase_hmlp.potential import Potential
 from ase_hmlp.training.cache import cached
 from ase_hmlp.training.card import write_card
 from ase_hmlp.training.config import TrainingConfig, read_config
@@ -24,6 +25,7 @@ from ase_hmlp.training.evaluate import Predictions, error_table, predict
 from ase_hmlp.training.fit import Prepared, Progress, silent
 from ase_hmlp.training.frames import Frame, file_digest, read_frames
 from ase_hmlp.training.limits import Limits
+from ase_hmlp.training.reliability import Reliability
 
 #: A bond may leave the range seen in training by this much (Å) before energies mean nothing.
 BOND_MARGIN = 0.1
@@ -102,12 +104,16 @@ def train_from_config(
             )
         )
     progress("held-out families", len(folds), len(folds))
-    for stage in found[0]:
-        held_out[stage] = Predictions.concatenate([part[stage] for part in found])
+    for stage in found[0][0]:
+        held_out[stage] = Predictions.concatenate([part[stage] for part, _ in found])
+    potential, reliability = _calibrated(estimator.potential_, [seen for _, seen in found])
     curve = _learning_curve(config, prepared, folds[0], frames)
     on_tests = None
     if tests:
-        on_tests, _ = predict(estimator.potential_, tests).on_one_zero(estimator.zeros_["all"])
+        on_tests, _ = predict(potential, tests).on_one_zero(estimator.zeros_["all"])
+        if reliability:
+            on_tests_seen = Reliability.of(potential, tests, on_tests)
+            reliability["test_split"] = on_tests_seen.table()
     errors = {
         "scheme": config.split.scheme,
         "levels": {
@@ -115,6 +121,7 @@ def train_from_config(
         },
         "learning_curve": curve,
         "test_split": [row.to_dict() for row in error_table(on_tests)] if tests else [],
+        "reliability": reliability,
     }
     training = {
         "date": strftime("%Y-%m-%d"),
@@ -136,9 +143,9 @@ def train_from_config(
         | {"ase_hmlp": __version__},
     }
     domain = training_domain(used, config.data.always)
-    model = Model(estimator.potential_, domain, config.name, training, errors)
+    model = Model(potential, domain, config.name, training, errors)
     save_model(model, model_path)
-    fitted, _ = predict(estimator.potential_, used).on_one_zero(training["zeros"])
+    fitted, _ = predict(potential, used).on_one_zero(training["zeros"])
     card_path = write_card(model, held_out, fitted, on_tests, output)
     shutil.rmtree(output / "folds", ignore_errors=True)
     return TrainingResult(model, model_path, card_path, held_out)
@@ -271,14 +278,40 @@ def _usable(prepared: Prepared, fold: _Fold, innermost: int = 0) -> list:
     ]
 
 
-def _predict_fold(config, prepared, fold: _Fold, frames) -> dict[str, Predictions]:
-    estimator = config.estimator().set_params(variance=False)
-    estimator.solve(prepared, _usable(prepared, fold))
+def _predict_fold(
+    config, prepared, fold: _Fold, frames
+) -> tuple[dict[str, Predictions], Reliability | None]:
+    """Predictions of a fold's frames by stage, and what the last stage expected of them."""
+    estimator = config.estimator().solve(prepared, _usable(prepared, fold))
     test = [frames[i] for i in fold.test]
-    return {
+    made = {
         stage: predict(p, test).on_one_zero(estimator.zeros_[stage])[0]
         for stage, p in estimator.stages_.items()
     }
+    if not config.fit.variance:
+        return made, None
+    return made, Reliability.of(estimator.potential_, test, made["all"])
+
+
+def _calibrated(potential: Potential, seen) -> tuple[Potential, dict]:
+    """The potential with deviations that are as large as errors of unseen frames, and how they are.
+
+    Returns
+    -------
+    potential : Potential
+    record : dict
+        ``factor``, ``threshold`` (eV) and ``unseen``, see `Reliability.table`; empty without
+        predictive variances.
+    """
+    environment = potential.environment
+    if None in seen or environment is None or environment.regressor.variance is None:
+        return potential, {}
+    together = Reliability.concatenate(seen)
+    factor = together.factor
+    regressor = replace(environment.regressor, prior=factor * environment.regressor.prior)
+    together = together.scaled(factor)
+    record = {"factor": factor, "threshold": together.threshold, "unseen": together.table()}
+    return replace(potential, environment=replace(environment, regressor=regressor)), record
 
 
 def _learning_curve(config, prepared, fold: _Fold, frames) -> list[dict]:

@@ -31,7 +31,11 @@ def family(level: str, fingerprint: str) -> str:
     """
     if fingerprint == FP_EQQ:
         return FP_EQQ
-    kind = fingerprint.split("*")[0].split("(")[0] if level != "environment" else fingerprint.split()[0]
+    kind = (
+        fingerprint.split("*")[0].split("(")[0]
+        if level != "environment"
+        else fingerprint.split()[0]
+    )
     return f"{level} {kind}"
 
 
