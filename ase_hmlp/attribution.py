@@ -16,6 +16,7 @@ import numpy as np
 
 import ase_hmlp._core.evaluate as evaluate
 from ase_hmlp.geometry import Geometry
+from ase_hmlp.levels import OrientationLevel, PairLevel
 from ase_hmlp.potential import Potential
 
 #: Shares must add up to each centre's energy to this, eV.
@@ -72,24 +73,31 @@ def fingerprint_shares(potential: Potential, geometry: Geometry) -> dict[str, di
         every fingerprint by its name; ``"fp_EQQ"`` is one of the orientation level's.
     """
     out = {}
-    for level in (potential.pair, potential.orientation):
-        if level is None:
-            continue
-        key = "pair" if level is potential.pair else "orientation"
-        coefficients = level.coefficients.ravel()
-        found = np.zeros(len(coefficients))
-        for k in np.flatnonzero(coefficients):
-            alone = np.zeros_like(coefficients)
-            alone[k] = coefficients[k]
-            part = replace(level, coefficients=alone.reshape(level.coefficients.shape))
-            only = Potential(0.0, potential.bond, potential.stretch, **{key: part})
-            found[k] = only.evaluate(geometry).levels[key]
-        out[key] = dict(zip(level.names, found.tolist(), strict=True))
-    if potential.environment is not None:
-        level = potential.environment
+    if potential.pair is not None:
+        out["pair"] = _linear_shares(potential, potential.pair, geometry)
+    if potential.orientation is not None:
+        out["orientation"] = _linear_shares(potential, potential.orientation, geometry)
+    environment = potential.environment
+    if environment is not None:
         v = potential.fingerprints(geometry)
-        found = shares(level.regressor, v, potential.held_length(geometry), geometry.threads).sum(
-            axis=0
-        )
-        out["environment"] = dict(zip(level.names, found.tolist(), strict=True))
+        length = potential.held_length(geometry)
+        found = shares(environment.regressor, v, length, geometry.threads).sum(axis=0)
+        out["environment"] = dict(zip(environment.names, found.tolist(), strict=True))
     return out
+
+
+def _linear_shares(potential, level: PairLevel | OrientationLevel, geometry) -> dict[str, float]:
+    """Energy of each fingerprint of a level that is their sum: evaluated one by one."""
+    coefficients = level.coefficients.ravel()
+    found = np.zeros(len(coefficients))
+    for k in np.flatnonzero(coefficients):
+        alone = np.zeros_like(coefficients)
+        alone[k] = coefficients[k]
+        part = replace(level, coefficients=alone.reshape(level.coefficients.shape))
+        if isinstance(part, PairLevel):
+            only = Potential(0.0, potential.bond, potential.stretch, pair=part)
+            found[k] = only.evaluate(geometry).levels["pair"]
+        else:
+            only = Potential(0.0, potential.bond, potential.stretch, orientation=part)
+            found[k] = only.evaluate(geometry).levels["orientation"]
+    return dict(zip(level.names, found.tolist(), strict=True))

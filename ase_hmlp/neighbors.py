@@ -85,7 +85,7 @@ class NeighbourList:
             span = shift.max(axis=0) - low + 1
         if span.prod() <= MOST_SHIFTS:
             # All there could be: cheaper than finding out which there are.
-            unique = np.indices(span).reshape(3, -1).T + low
+            unique = np.indices(span.tolist()).reshape(3, -1).T + low
             shift_id = np.empty(len(shift), dtype=np.intc)
             np.subtract(shift[:, 0], low[0], out=shift_id, casting="unsafe")
             for c in (1, 2):

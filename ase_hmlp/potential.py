@@ -149,8 +149,12 @@ class Potential:
     @classmethod
     def from_dict(cls, data: dict) -> Potential:
         """Inverse of `to_dict`."""
-        levels = zip(
-            LEVELS, (BondLevel, PairLevel, OrientationLevel, EnvironmentLevel), strict=True
+        pair, orientation, environment = (data[name] for name in LEVELS[1:])
+        return cls(
+            data["e0"],
+            BondLevel.from_dict(data["bond"]),
+            Stretch(**data["stretch"]),
+            PairLevel.from_dict(pair) if pair else None,
+            OrientationLevel.from_dict(orientation) if orientation else None,
+            EnvironmentLevel.from_dict(environment) if environment else None,
         )
-        made = {k: kind.from_dict(data[k]) if data[k] else None for k, kind in levels}
-        return cls(data["e0"], stretch=Stretch(**data["stretch"]), **made)

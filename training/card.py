@@ -85,8 +85,8 @@ def reliability_lines(reliability: dict) -> list[str]:
         "",
         "Unseen frames and their atoms in order of predicted deviation, in groups of equally many; "
         "root mean squares. Deviations are scaled as a whole so that those of frames (the mean "
-        "over their atoms) are as large as the errors of their energies; the calculator warns of atoms "
-        f"above {1e3 * reliability['threshold']:.1f} meV.",
+        "over their atoms) are as large as the errors of their energies; the calculator warns of "
+        f"atoms above {1e3 * reliability['threshold']:.1f} meV.",
     ]
     for key, title in (("unseen", "Held-out families"), ("test_split", "Test split")):
         if key not in reliability:

@@ -72,12 +72,15 @@ class LinearDesign:
     @cached_property
     def _units(self) -> list:
         """Tables of the level with one coefficient at a time."""
-        key = "pair" if isinstance(self.level, PairLevel) else "orientation"
         out = []
         for place in zip(*np.nonzero(self.free), strict=True):
             unit = np.zeros_like(self.level.coefficients)
             unit[place] = 1.0
-            out.append(interaction(self.stretch, **{key: replace(self.level, coefficients=unit)}))
+            alone = replace(self.level, coefficients=unit)
+            if isinstance(alone, PairLevel):
+                out.append(interaction(self.stretch, pair=alone))
+            else:
+                out.append(interaction(self.stretch, orientation=alone))
         return out
 
     def rows(self, geometry: Geometry) -> np.ndarray:
