@@ -59,8 +59,11 @@ def test_readme_python_runs(block, tmp_path):
     block = block.replace('atoms = read("hydrogen.cif")', "")
     block = block.replace(".run(2000)", ".run(5)").replace("frames[::2]", "frames[:60:2]")
     block = block.replace("frames[1::2]", "frames[1:60:2]")
-    # Sixty frames hold no isolated molecule for the bond.
-    block = block.replace(".estimator()", ".estimator().set_params(bond='auto', bond_groups=())")
+    # Sixty frames hold no isolated molecule for the bond, nor pairs for the repulsive baseline.
+    block = block.replace(
+        ".estimator()",
+        ".estimator().set_params(bond='auto', bond_groups=(), baseline_groups=())",
+    )
     block = block.replace('"training/', f'"{ROOT}/training/')
     if "MTKNPT" in block:
         prelude += "from ase_hmlp import HMLP\natoms.calc = HMLP()\n"

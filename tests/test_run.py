@@ -45,7 +45,7 @@ WRITE = {
     "checkpoint_interval": 5,
     "deviation_interval": 6,
     # In the middle of what the toy model predicts: crossed now and then.
-    "deviation_threshold": 50.8,
+    "deviation_threshold": 6.2,
 }
 
 
@@ -271,7 +271,8 @@ def test_log_and_frames_agree(whole):
         assert row["density_g_per_cm3"] == pytest.approx(
             frame.get_masses().sum() * 1.66053907 / frame.get_volume()
         )
-    levels = sum(log[f"{name}_eV_per_atom"] for name in ("zero", "bond", "pair", "orientation"))
+    names = ("zero", "bond", "pair", "orientation", "environment")
+    levels = sum(log[f"{name}_eV_per_atom"] for name in names)
     np.testing.assert_allclose(levels, log["potential_eV_per_atom"], atol=1e-8)
     assert summary["steps"] == STEPS and summary["atoms"] == 16
 
@@ -300,14 +301,14 @@ def test_crossings_of_the_deviation_threshold_are_events(whole):
     folder, summary = whole
     log, events = read_log(folder / run_folder.LOG), read_events(folder / run_folder.EVENTS)
     known = log[~np.isnan(log["deviation_meV_per_atom"])]
-    above = known["deviation_meV_per_atom"] > 50.8
+    above = known["deviation_meV_per_atom"] > 6.2
     rises = known["step"][above & ~np.concatenate([[False], above[:-1]])]
     assert 0 < len(rises) < len(known)
     crossings = [e["step"] for e in events if e["kind"] == "deviation"]
     assert crossings == list(rises)
     assert summary["events"]["deviation"]["count"] == len(rises)
     assert summary["samples"]["deviation"] == above.sum()
-    assert "above 50.8" in summary["events"]["deviation"]["message"]
+    assert "above 6.2" in summary["events"]["deviation"]["message"]
 
 
 def test_summary_averages_the_log(whole):

@@ -215,7 +215,8 @@ def test_levels_in_the_log_sum_to_the_potential(short_run):
     run, _ = short_run
     log = read_log(run.log)
     zero = run.atoms.calc.model.potential.e0
-    levels = sum(log[f"{name}_eV_per_atom"] for name in ("bond", "pair", "orientation"))
+    names = ("bond", "pair", "orientation", "environment")
+    levels = sum(log[f"{name}_eV_per_atom"] for name in names)
     np.testing.assert_allclose(zero + levels, log["potential_eV_per_atom"], atol=1e-8)
 
 
