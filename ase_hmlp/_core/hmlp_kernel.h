@@ -22,16 +22,16 @@
 #include <cstdint>
 #include <cstring>
 
-/* Function multi-versioning: one portable binary that still uses AVX2 or AVX-512 where present. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && \
-    !defined(HMLP_NO_CLONES)
-#define HMLP_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+/* One portable binary that still uses AVX2 where it is: what follows the structs is compiled once
+ * for any processor and once for those that have it, and chosen from when the program starts. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(HMLP_NO_CLONES)
+#define HMLP_AVX2 1
 #else
-#define HMLP_CLONES
+#define HMLP_AVX2 0
 #endif
 
-/* Inner functions have to be inlined into each version of the outer ones to profit from it; then
- * nothing is ever passed in the registers that the warning is about. */
+/* Inner functions are inlined; then nothing is ever passed in the registers that the warning is
+ * about. */
 #if defined(__GNUC__)
 #define HMLP_INLINE inline __attribute__((always_inline))
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -40,14 +40,14 @@
 #endif
 
 /* One molecule's worth of work. Static, because every host compiles its own copy. */
-#define HMLP_KERNEL HMLP_CLONES [[maybe_unused]] static
+#define HMLP_KERNEL [[maybe_unused]] static
 
 namespace hmlp {
 
 constexpr int N_DENSITIES = 4;       /* radial functions of the environment */
 constexpr int N_STRETCH = 4;         /* 1, s + s', s s', s^2 + s'^2 of a pair of molecules */
 constexpr int N_ANGULAR = 6;         /* orientational invariants, those that swap added up */
-constexpr int N_CHANNELS = 12;       /* functions of the separation of centres, see CentreTable */
+constexpr int N_CHANNELS = 12;       /* functions of the separation of centres, see Table */
 constexpr int N_TENSOR = 10;         /* 1, x, y, z, xx, yy, zz, yz, xz, xy */
 constexpr int N_ALIGNED = 5;         /* sums of invariants with the neighbours' axes */
 constexpr int N_MOMENTS = 48;        /* N_TENSOR * N_DENSITIES + N_ALIGNED, padded */
@@ -60,109 +60,13 @@ constexpr int REP_BLOCK = 16;        /* representatives are padded to a multiple
 
 /* Four numbers that are worked on together. */
 typedef double v4 __attribute__((vector_size(32)));
+typedef std::int64_t i4 __attribute__((vector_size(32)));
 typedef double v4_anywhere __attribute__((vector_size(32), aligned(8)));
-
-HMLP_INLINE v4 load(const double* p) { return *reinterpret_cast<const v4_anywhere*>(p); }
-HMLP_INLINE void store(double* p, v4 v) { *reinterpret_cast<v4_anywhere*>(p) = v; }
-HMLP_INLINE double sum(v4 v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-
-/* ---------------------------------------------------------------- scalar functions ---- */
 
 struct Value {
   double f;  /* value */
   double df; /* derivative with respect to r */
 };
-
-/* (1 - (r/rc)^2)^3: value, first and second derivative vanish at the cutoff. */
-inline Value smooth_cutoff(double r, double rc) {
-  if (r >= rc) return {0.0, 0.0};
-  const double x = r / rc, t = 1.0 - x * x;
-  return {t * t * t, -6.0 * x * t * t / rc};
-}
-
-/* The distance the fingerprints see: r itself beyond `outer`, frozen below `inner`.
- *
- * A regressor knows nothing of contacts shorter than any labelled.  Freezing its inputs there
- * leaves the repulsive baseline alone to act, so that molecules pushed together meet a wall.
- * Twice continuously differentiable (the slope is the quintic smoothstep). */
-inline Value frozen_distance(double r, double inner, double outer) {
-  if (r >= outer || outer <= inner) return {r, 1.0};
-  const double width = outer - inner;
-  if (r <= inner) return {inner + 0.5 * width, 0.0};
-  const double t = (r - inner) / width, t3 = t * t * t;
-  return {inner + width * (0.5 + t3 * t * (t * t - 3.0 * t + 2.5)),
-          t3 * (6.0 * t * t - 15.0 * t + 10.0)};
-}
-
-enum RadialKind {
-  GAUSSIAN = 0,    /* exp(-(r/a)^2)                 seed paper, equation 3 */
-  DAMPED_SINE = 1, /* sin(a r) exp(-r/b)            seed paper, equation 4 */
-  QUADRUPOLE = 2,  /* r^-5, the radial part of fp_EQQ; seed paper, equation 6 */
-  BORN_MAYER = 3   /* exp(-r/a), the repulsive baseline: never frozen */
-};
-
-inline Value radial_function(int kind, double a, double b, double r, double rc, double inner,
-                             double outer) {
-  const Value rho = kind == BORN_MAYER ? Value{r, 1.0} : frozen_distance(r, inner, outer);
-  const double s = rho.f;
-  Value g{0.0, 0.0};
-  switch (kind) {
-    case GAUSSIAN: {
-      const double e = std::exp(-(s / a) * (s / a));
-      g = {e, -2.0 * s / (a * a) * e};
-      break;
-    }
-    case DAMPED_SINE: {
-      const double e = std::exp(-s / b);
-      g = {std::sin(a * s) * e, (a * std::cos(a * s) - std::sin(a * s) / b) * e};
-      break;
-    }
-    case QUADRUPOLE: {
-      const double p = 1.0 / (s * s * s * s * s);
-      g = {p, -5.0 * p / s};
-      break;
-    }
-    case BORN_MAYER: {
-      const double e = std::exp(-s / a);
-      g = {e, -e / a};
-      break;
-    }
-  }
-  const Value c = smooth_cutoff(r, rc);
-  return {g.f * c.f, g.df * rho.df * c.f + g.f * c.df};
-}
-
-/* exp(x) for x <= 0 in a form compilers vectorise; relative error below 1e-14, zero below -700,
- * where products with it would become denormal numbers, which are slow. */
-HMLP_INLINE double vector_exp(double x) {
-  const double shift = 6755399441055744.0; /* 1.5 * 2^52: adding it rounds to an integer */
-  const double nothing = x < -700.0 ? 0.0 : 1.0;
-  x = x < -700.0 ? -700.0 : x;
-  const double scaled = x * 1.4426950408889634074 + shift;
-  const double n = scaled - shift;
-  const double t = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
-  double p = 1.0 / 479001600.0;
-  p = p * t + 1.0 / 39916800.0;
-  p = p * t + 1.0 / 3628800.0;
-  p = p * t + 1.0 / 362880.0;
-  p = p * t + 1.0 / 40320.0;
-  p = p * t + 1.0 / 5040.0;
-  p = p * t + 1.0 / 720.0;
-  p = p * t + 1.0 / 120.0;
-  p = p * t + 1.0 / 24.0;
-  p = p * t + 1.0 / 6.0;
-  p = p * t + 0.5;
-  p = p * t + 1.0;
-  p = p * t + 1.0;
-  std::int64_t bits;
-  std::memcpy(&bits, &scaled, sizeof bits);
-  bits = (bits + 1023) << 52; /* the low bits of `scaled` hold n */
-  double power;
-  std::memcpy(&power, &bits, sizeof power);
-  return p * power * nothing;
-}
-
-/* ---------------------------------------------------------------- tables -------------- */
 
 /* Cubics between equidistant nodes, with the value and slope of the function at both: the slope is
  * the exact derivative of the value.  An interval holds the four coefficients of four channels,
@@ -183,30 +87,14 @@ constexpr int BLOCK = 16;                            /* numbers of one block of 
 constexpr int ATOM_INTERVAL = BLOCK;                 /* of a table of distances between atoms */
 constexpr int CENTRE_INTERVAL = N_CHANNELS / 4 * BLOCK;
 
-HMLP_INLINE const double* interval(const Table& t, int size, double r, double inverse, double* x) {
-  const double scaled = r * inverse;
-  int n = static_cast<int>(scaled);
-  n = n < t.n_intervals ? n : t.n_intervals - 1;
-  *x = scaled - n;
-  return t.intervals + static_cast<std::size_t>(n) * size;
-}
-
-HMLP_INLINE v4 block_value(const double* c, double x) {
-  return load(c) + x * (load(c + 4) + x * (load(c + 8) + x * load(c + 12)));
-}
-
-/* Slope times the spacing. */
-HMLP_INLINE v4 block_slope(const double* c, double x) {
-  return load(c + 4) + x * (2.0 * load(c + 8) + (3.0 * x) * load(c + 12));
-}
-
 /* Everything that is a function of one pair of molecules, coefficients included, and what the
  * environment sees of it.
  *
  * Pair level: cutoff(R) sum over atoms i of one, j of the other molecule and k of q_k phi_k(r_ij)
  * with q = (1, s + s', s s', s^2 + s'^2); the stretch s of a bond is its length less `r0`, smoothly
  * held at the ends of [low, high] within `margin`: beyond, where hardly a bond of a solid or liquid
- * was labelled, the bond level alone acts along it, and pulls it back.  Orientation level: sum over l of psi_l(R) S_l. */
+ * was labelled, the bond level alone acts along it, and pulls it back.  Orientation level: sum over
+ * l of psi_l(R) S_l. */
 struct Interaction {
   Table atoms, centres;
   double cutoff;      /* the longest separation at which anything acts */
@@ -214,44 +102,16 @@ struct Interaction {
   double r0, low, high, margin;
 };
 
-/* ---------------------------------------------------------------- orientation --------- */
+enum RadialKind {
+  GAUSSIAN = 0,    /* exp(-(r/a)^2)                 seed paper, equation 3 */
+  DAMPED_SINE = 1, /* sin(a r) exp(-r/b)            seed paper, equation 4 */
+  QUADRUPOLE = 2,  /* r^-5, the radial part of fp_EQQ; seed paper, equation 6 */
+  BORN_MAYER = 3   /* exp(-r/a), the repulsive baseline: never frozen */
+};
 
 /* The invariants of two axes a, b and the unit separation R^ (Stone's S functions, even in each
  * axis), by ca = a.R^, cb = b.R^, c = a.b: */
 enum Angular { S000, S202, S022, S220, S222, S224, S404, S044, ALL_ANGULAR };
-
-HMLP_INLINE void angular_values(double ca, double cb, double c, double* s) {
-  const double a2 = ca * ca, b2 = cb * cb, abc = ca * cb * c;
-  s[S000] = 1.0;
-  s[S202] = 1.5 * a2 - 0.5;
-  s[S022] = 1.5 * b2 - 0.5;
-  s[S220] = 1.5 * c * c - 0.5;
-  s[S222] = 2.0 - 3.0 * (a2 + b2 + c * c) + 9.0 * abc;
-  /* linear quadrupoles: seed paper, equation 7 */
-  s[S224] = 35.0 * a2 * b2 - 5.0 * a2 - 5.0 * b2 + 2.0 * c * c - 20.0 * abc + 1.0;
-  s[S404] = (35.0 * a2 * a2 - 30.0 * a2 + 3.0) / 8.0;
-  s[S044] = (35.0 * b2 * b2 - 30.0 * b2 + 3.0) / 8.0;
-}
-
-HMLP_INLINE void angular_slopes(double ca, double cb, double c, double* s_ca, double* s_cb,
-                           double* s_c) {
-  s_ca[S000] = s_cb[S000] = s_c[S000] = 0.0;
-  s_ca[S202] = 3.0 * ca, s_cb[S202] = s_c[S202] = 0.0;
-  s_cb[S022] = 3.0 * cb, s_ca[S022] = s_c[S022] = 0.0;
-  s_c[S220] = 3.0 * c, s_ca[S220] = s_cb[S220] = 0.0;
-  s_ca[S222] = -6.0 * ca + 9.0 * cb * c;
-  s_cb[S222] = -6.0 * cb + 9.0 * ca * c;
-  s_c[S222] = -6.0 * c + 9.0 * ca * cb;
-  s_ca[S224] = 70.0 * ca * cb * cb - 10.0 * ca - 20.0 * cb * c;
-  s_cb[S224] = 70.0 * cb * ca * ca - 10.0 * cb - 20.0 * ca * c;
-  s_c[S224] = 4.0 * c - 20.0 * ca * cb;
-  s_ca[S404] = (35.0 * ca * ca * ca - 15.0 * ca) / 2.0, s_cb[S404] = s_c[S404] = 0.0;
-  s_cb[S044] = (35.0 * cb * cb * cb - 15.0 * cb) / 2.0, s_ca[S044] = s_c[S044] = 0.0;
-}
-
-inline double dot3(const double* a, const double* b) {
-  return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-}
 
 /* One molecule as its neighbours see it: ten numbers. */
 struct Molecule {
@@ -264,26 +124,6 @@ struct Molecule {
 
 constexpr int MOLECULE_SIZE = 10;
 
-HMLP_INLINE Value held_stretch(const Interaction& m, double length) {
-  const Value low = frozen_distance(length, m.low, m.low + m.margin);
-  const Value high = frozen_distance(-low.f, -m.high, -(m.high - m.margin));
-  return {-high.f - m.r0, low.df * high.df};
-}
-
-/* From the position of its first atom and its bond vector. */
-inline void place_molecule(const Interaction& m, const double* first, const double* bond,
-                           Molecule* out) {
-  out->length = std::sqrt(dot3(bond, bond));
-  for (int x = 0; x < 3; ++x) {
-    out->centre[x] = first[x] + 0.5 * bond[x];
-    out->u[x] = bond[x] / out->length;
-  }
-  const Value s = held_stretch(m, out->length);
-  out->s = s.f;
-  out->ds = s.df;
-  out->unused = 0.0;
-}
-
 /* Half a list of one molecule's pairs: molecule index[n] moved by shifts[shift_id[n]], or where it
  * is if there are no shifts. */
 struct Neighbours {
@@ -292,78 +132,6 @@ struct Neighbours {
   const int* shift_id;
   const double* shifts;
 };
-
-HMLP_INLINE double separation(const Molecule& a, const Molecule& b, const Neighbours& nb, int n,
-                              double* d) {
-  for (int x = 0; x < 3; ++x) d[x] = b.centre[x] - a.centre[x];
-  if (nb.shift_id) {
-    const double* shift = nb.shifts + 3 * static_cast<std::size_t>(nb.shift_id[n]);
-    for (int x = 0; x < 3; ++x) d[x] += shift[x];
-  }
-  return dot3(d, d);
-}
-
-/* Centres that coincide have no direction; any will do, the kernel's slopes are finite. */
-constexpr double NOWHERE = 1e-12;
-
-/* ---------------------------------------------------------------- moments ------------- */
-
-/* Sums over neighbours, a row of N_MOMENTS numbers for each molecule:
- *
- *   row[4 t + n] = sum_b h_n(R) T_t(R^),  T = 1, x, y, z, xx, yy, zz, yz, xz, xy
- *   row[40 + l]  = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
- *
- * Adds the pairs of molecule a to the rows of all molecules. */
-HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a,
-                                const Neighbours& nb, double* rows) {
-  const Molecule& A = all[a];
-  const double inverse = 1.0 / m.centres.spacing, cutoff2 = m.environment * m.environment;
-  v4 own[N_TENSOR];
-  double aligned[N_ALIGNED] = {};
-  for (int t = 0; t < N_TENSOR; ++t) own[t] = v4{};
-  for (int n = 0; n < nb.n; ++n) {
-    const Molecule& B = all[nb.index[n]];
-    double d[3], x;
-    const double r2 = separation(A, B, nb, n, d);
-    if (r2 >= cutoff2) continue;
-    const double r = std::sqrt(r2), inv = 1.0 / (r > NOWHERE ? r : NOWHERE);
-    const double u[3] = {d[0] * inv, d[1] * inv, d[2] * inv};
-    const double* c = interval(m.centres, CENTRE_INTERVAL, r, inverse, &x);
-    const v4 h = block_value(c, x);
-    const double g = block_value(c + 2 * BLOCK, x)[2];
-    double s[ALL_ANGULAR];
-    angular_values(dot3(A.u, u), dot3(B.u, u), dot3(A.u, B.u), s);
-    const v4 hx = h * u[0], hy = h * u[1], hz = h * u[2];
-    double* row = rows + static_cast<std::size_t>(nb.index[n]) * N_MOMENTS;
-    const v4 odd[3] = {hx, hy, hz};
-    const v4 even[6] = {hx * u[0], hy * u[1], hz * u[2], hy * u[2], hx * u[2], hx * u[1]};
-    own[0] += h;
-    store(row, load(row) + h);
-    for (int t = 0; t < 3; ++t) {
-      own[1 + t] += odd[t];
-      store(row + 4 * (1 + t), load(row + 4 * (1 + t)) - odd[t]);
-    }
-    for (int t = 0; t < 6; ++t) {
-      own[4 + t] += even[t];
-      store(row + 4 * (4 + t), load(row + 4 * (4 + t)) + even[t]);
-    }
-    const double both[3] = {g * s[S220], g * s[S222], g * s[S224]};
-    double* w = row + N_TENSOR * N_DENSITIES;
-    aligned[0] += g * s[S022];
-    w[0] += g * s[S202];
-    for (int l = 0; l < 3; ++l) {
-      aligned[1 + l] += both[l];
-      w[1 + l] += both[l];
-    }
-    aligned[4] += g * s[S044];
-    w[4] += g * s[S404];
-  }
-  double* row = rows + static_cast<std::size_t>(a) * N_MOMENTS;
-  for (int t = 0; t < N_TENSOR; ++t) store(row + 4 * t, load(row + 4 * t) + own[t]);
-  for (int l = 0; l < N_ALIGNED; ++l) row[N_TENSOR * N_DENSITIES + l] += aligned[l];
-}
-
-/* ---------------------------------------------------------------- fingerprints -------- */
 
 /* Of a molecule with axis u, for densities n <= n', from its moments; the tensor is the traceless
  * part of the second moment, Q_n = sum h_n (R^ R^ - 1/3), the vector V_n = sum h_n R^:
@@ -379,103 +147,6 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
 enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 8, VECTOR = 13, TENSOR = 23, VECTOR_AXIS = 33,
               TENSOR_AXIS = 43 };
 
-/* What the fingerprints and their derivatives share, one number for each density. */
-struct Shape {
-  double vector[3][N_DENSITIES];
-  double tensor[6][N_DENSITIES]; /* xx yy zz yz xz xy, traceless */
-  double along[N_DENSITIES];     /* V.u */
-  double turned[3][N_DENSITIES]; /* Q u */
-};
-
-/* Rows of a symmetric matrix in the order above. */
-constexpr int SYMMETRIC[3][3] = {{0, 5, 4}, {5, 1, 3}, {4, 3, 2}};
-
-HMLP_INLINE void shape_of(const double* row, const double* u, Shape& f) {
-  for (int n = 0; n < N_DENSITIES; ++n) {
-    for (int x = 0; x < 3; ++x) f.vector[x][n] = row[4 * (1 + x) + n];
-    for (int t = 0; t < 6; ++t)
-      f.tensor[t][n] = row[4 * (4 + t) + n] - (t < 3 ? row[n] / 3.0 : 0.0);
-    f.along[n] = 0.0;
-    for (int x = 0; x < 3; ++x) f.along[n] += u[x] * f.vector[x][n];
-    for (int x = 0; x < 3; ++x) {
-      f.turned[x][n] = 0.0;
-      for (int y = 0; y < 3; ++y) f.turned[x][n] += u[y] * f.tensor[SYMMETRIC[x][y]][n];
-    }
-  }
-}
-
-HMLP_INLINE void fingerprints_of(const double* row, const double* u, const Shape& f, double* v) {
-  for (int n = 0; n < N_DENSITIES; ++n) {
-    v[DENSITY + n] = row[n];
-    v[AXIAL + n] =
-        1.5 * (u[0] * f.turned[0][n] + u[1] * f.turned[1][n] + u[2] * f.turned[2][n]);
-  }
-  for (int l = 0; l < N_ALIGNED; ++l) v[ALIGNED + l] = row[N_TENSOR * N_DENSITIES + l];
-  int k = 0;
-  for (int n = 0; n < N_DENSITIES; ++n)
-    for (int o = n; o < N_DENSITIES; ++o, ++k) {
-      double vector = 0.0, tensor = 0.0, turned = 0.0;
-      for (int x = 0; x < 3; ++x) {
-        vector += f.vector[x][n] * f.vector[x][o];
-        tensor += f.tensor[x][n] * f.tensor[x][o] + 2.0 * f.tensor[3 + x][n] * f.tensor[3 + x][o];
-        turned += f.turned[x][n] * f.turned[x][o];
-      }
-      v[VECTOR + k] = vector;
-      v[TENSOR + k] = tensor;
-      v[VECTOR_AXIS + k] = f.along[n] * f.along[o];
-      v[TENSOR_AXIS + k] = turned;
-    }
-}
-
-/* From the gradient g with respect to the fingerprints to that with respect to the moments, and to
- * the axis (added to de_du). */
-HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const double* g, double* row,
-                                     double* de_du) {
-  double m_vector[4][4], m_tensor[4][4], m_along[4][4], m_turned[4][4];
-  int k = 0;
-  for (int n = 0; n < N_DENSITIES; ++n)
-    for (int o = n; o < N_DENSITIES; ++o, ++k) {
-      const double twice = n == o ? 2.0 : 1.0;
-      m_vector[n][o] = m_vector[o][n] = twice * g[VECTOR + k];
-      m_tensor[n][o] = m_tensor[o][n] = twice * g[TENSOR + k];
-      m_along[n][o] = m_along[o][n] = twice * g[VECTOR_AXIS + k];
-      m_turned[n][o] = m_turned[o][n] = twice * g[TENSOR_AXIS + k];
-    }
-  for (int n = 0; n < N_DENSITIES; ++n) {
-    double by_vector[3] = {}, by_tensor[6] = {}, by_turned[3] = {}, by_along = 0.0;
-    for (int o = 0; o < N_DENSITIES; ++o) {
-      for (int x = 0; x < 3; ++x) {
-        by_vector[x] += m_vector[n][o] * f.vector[x][o];
-        by_turned[x] += m_turned[n][o] * f.turned[x][o];
-      }
-      for (int t = 0; t < 6; ++t) by_tensor[t] += m_tensor[n][o] * f.tensor[t][o];
-      by_along += m_along[n][o] * f.along[o];
-    }
-    for (int x = 0; x < 3; ++x) {
-      by_turned[x] += 1.5 * g[AXIAL + n] * u[x];
-      by_vector[x] += by_along * u[x];
-      de_du[x] += by_along * f.vector[x][n] + 1.5 * g[AXIAL + n] * f.turned[x][n];
-    }
-    /* Q u depends on Q and on u. */
-    for (int x = 0; x < 3; ++x) {
-      for (int y = 0; y < 3; ++y) de_du[x] += f.tensor[SYMMETRIC[x][y]][n] * by_turned[y];
-      by_tensor[x] += by_turned[x] * u[x];
-    }
-    by_tensor[3] += 0.5 * (by_turned[1] * u[2] + by_turned[2] * u[1]);
-    by_tensor[4] += 0.5 * (by_turned[0] * u[2] + by_turned[2] * u[0]);
-    by_tensor[5] += 0.5 * (by_turned[0] * u[1] + by_turned[1] * u[0]);
-    row[n] = g[DENSITY + n] - (by_tensor[0] + by_tensor[1] + by_tensor[2]) / 3.0;
-    for (int x = 0; x < 3; ++x) {
-      row[4 * (1 + x) + n] = by_vector[x];
-      row[4 * (4 + x) + n] = by_tensor[x];
-      row[4 * (7 + x) + n] = 2.0 * by_tensor[3 + x];
-    }
-  }
-  for (int l = 0; l < N_ALIGNED; ++l) row[N_TENSOR * N_DENSITIES + l] = g[ALIGNED + l];
-}
-
-/* ---------------------------------------------------------------- regressor ----------- */
-
 /* Kernel ridge regression on compressed fingerprints y = T v and, where `stretch_width` > 0, the
  * bond length r of the molecule:
  *
@@ -486,8 +157,8 @@ HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const doub
  * The bracket is the covariance of a Gaussian process that is known to be zero at y = 0: an
  * isolated molecule has its bond energy and nothing else.  The bond length is one more component
  * of y here, (r - r0) / l.  Components are counted from the representatives' mean, so that nothing
- * large cancels in distances: coefficients are large and digits dear.  What the second exponential adds up to is exp(-|y|^2 / 2) times a
- * function of the bond length alone, which is tabulated. */
+ * large cancels in distances: coefficients are large and digits dear.  What the second exponential
+ * adds up to is exp(-|y|^2 / 2) times a function of the bond length alone, which is tabulated. */
 struct Regressor {
   int n_fingerprints, n_components; /* components without the bond length */
   int n_representatives;            /* padded to REP_BLOCK */
@@ -504,142 +175,6 @@ struct Regressor {
   double r0, stretch_width;
 };
 
-HMLP_INLINE void compress(const Regressor& m, const double* v, double* y) {
-  for (int q = 0; q < m.n_components; ++q) {
-    const double* row = m.transform + static_cast<std::size_t>(q) * m.n_fingerprints;
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int k = 0; k < m.n_fingerprints; ++k) sum += row[k] * v[k];
-    y[q] = sum;
-  }
-}
-
-/* What the representatives would say of an isolated molecule with a bond of length r. */
-HMLP_INLINE Value isolated_value(const Regressor& m, double r) {
-  const double inverse = 1.0 / m.isolated_spacing;
-  double x = (r - m.isolated_start) * inverse;
-  const double end = m.n_isolated - 1;
-  x = x < 0.0 ? 0.0 : (x > end ? end : x);
-  int n = static_cast<int>(x);
-  n = n < m.n_isolated - 2 ? n : m.n_isolated - 2;
-  x -= n;
-  const double *a = m.isolated + 2 * static_cast<std::size_t>(n), *b = a + 2;
-  const double c2 = 3.0 * (b[0] - a[0]) - 2.0 * a[1] - b[1];
-  const double c3 = 2.0 * (a[0] - b[0]) + a[1] + b[1];
-  return {a[0] + x * (a[1] + x * (c2 + x * c3)), (a[1] + x * (2.0 * c2 + 3.0 * x * c3)) * inverse};
-}
-
-/* Energy of one molecule, its gradient g = de/dv (n_fingerprints) and de/dr. */
-HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double r, double* g,
-                                    double* de_dr) {
-  double y[MAX_COMPONENTS + 1], de_dy[MAX_COMPONENTS + 1];
-  double partial[(MAX_COMPONENTS + 1) * REP_BLOCK]; /* de_dy, not yet summed over a block's lanes */
-  compress(m, v, y);
-  double square = 0.0, half_norm = 0.0;
-  for (int q = 0; q < m.n_components; ++q) {
-    square += y[q] * y[q];
-    y[q] -= m.mean[q];
-    half_norm += 0.5 * y[q] * y[q];
-  }
-  const int n = m.n_components + 1;
-  const double inv = m.stretch_width > 0.0 ? 1.0 / m.stretch_width : 0.0;
-  const double dr = r - m.r0;
-  y[n - 1] = dr * inv;
-  half_norm += 0.5 * y[n - 1] * y[n - 1];
-  for (int k = 0; k < n * REP_BLOCK; ++k) partial[k] = 0.0;
-  double energy = 0.0;
-  for (int first = 0; first < m.n_representatives; first += REP_BLOCK) {
-    const double* block = m.representatives + static_cast<std::size_t>(first) * n;
-    double near[REP_BLOCK];
-    for (int s = 0; s < REP_BLOCK; ++s) near[s] = -half_norm - m.rep_norm[first + s];
-    for (int q = 0; q < n; ++q) {
-      const double* row = block + q * REP_BLOCK;
-      const double yq = y[q];
-#pragma omp simd
-      for (int s = 0; s < REP_BLOCK; ++s) near[s] += yq * row[s];
-    }
-#pragma omp simd reduction(+ : energy)
-    for (int s = 0; s < REP_BLOCK; ++s) {
-      near[s] = m.alpha[first + s] * vector_exp(near[s]);
-      energy += near[s];
-    }
-    for (int q = 0; q < n; ++q) {
-      const double* row = block + q * REP_BLOCK;
-      double* sum = partial + q * REP_BLOCK;
-#pragma omp simd
-      for (int s = 0; s < REP_BLOCK; ++s) sum[s] += near[s] * row[s];
-    }
-  }
-  for (int q = 0; q < n; ++q) {
-    de_dy[q] = -energy * y[q];
-    for (int s = 0; s < REP_BLOCK; ++s) de_dy[q] += partial[q * REP_BLOCK + s];
-  }
-  const Value alone = isolated_value(m, r);
-  const double decay = std::exp(-0.5 * square);
-  double slope = de_dy[n - 1] * inv - decay * alone.df;
-  energy -= decay * alone.f;
-  for (int q = 0; q < m.n_components; ++q) 
-    de_dy[q] += decay * alone.f * (y[q] + m.mean[q]);
-#pragma omp simd reduction(+ : energy, slope)
-  for (int k = 0; k < m.n_fingerprints; ++k) {
-    g[k] = m.linear[k] + dr * m.linear_stretch[k];
-    energy += v[k] * g[k];
-    slope += v[k] * m.linear_stretch[k];
-  }
-  for (int q = 0; q < m.n_components; ++q) {
-    const double* row = m.transform + static_cast<std::size_t>(q) * m.n_fingerprints;
-    const double f = de_dy[q];
-#pragma omp simd
-    for (int k = 0; k < m.n_fingerprints; ++k) g[k] += f * row[k];
-  }
-  *de_dr = slope;
-  return energy;
-}
-
-/* ---------------------------------------------------------------- environment level --- */
-
-/* Fingerprints of a molecule, N_FINGERPRINTS numbers, from its row of moments. */
-HMLP_KERNEL void environment_fingerprints(const Molecule& a, const double* row, double* v) {
-  Shape f;
-  shape_of(row, a.u, f);
-  fingerprints_of(row, a.u, f, v);
-}
-
-/* The derivatives of fingerprint k by the moments of the molecule and by its axis. */
-HMLP_KERNEL void fingerprint_gradient(const Molecule& a, const double* row, int k, double* gradient,
-                                      double* de_du) {
-  Shape f;
-  double g[N_FINGERPRINTS] = {};
-  g[k] = 1.0;
-  shape_of(row, a.u, f);
-  for (int x = 0; x < 3; ++x) de_du[x] = 0.0;
-  gradient_of_moments(f, a.u, g, gradient, de_du);
-}
-
-/* Derivative by the axis u as one by the bond vector, added. */
-HMLP_INLINE void add_axis_slope(const Molecule& a, const double* de_du, double* de_dbond) {
-  const double along = dot3(de_du, a.u), inv = 1.0 / a.length;
-  for (int x = 0; x < 3; ++x) de_dbond[x] += inv * (de_du[x] - along * a.u[x]);
-}
-
-/* Energy of a molecule's surroundings, with the bond as long as the stretch says. Its row of moments becomes that of the derivatives by them;
- * the derivative by its own bond vector is added to de_dbond. */
-HMLP_KERNEL double environment_energy(const Interaction& i, const Regressor& m, const Molecule& a,
-                                      double* row, double* de_dbond) {
-  Shape f;
-  double v[MAX_FINGERPRINTS], g[MAX_FINGERPRINTS], de_du[3] = {}, slope;
-  for (int k = N_FINGERPRINTS; k < m.n_fingerprints; ++k) v[k] = 0.0; /* padding */
-  shape_of(row, a.u, f);
-  fingerprints_of(row, a.u, f, v);
-  const double energy = regressor_energy(m, v, i.r0 + a.s, g, &slope);
-  gradient_of_moments(f, a.u, g, row, de_du);
-  add_axis_slope(a, de_du, de_dbond);
-  for (int x = 0; x < 3; ++x) de_dbond[x] += slope * a.ds * a.u[x];
-  return energy;
-}
-
-/* ---------------------------------------------------------------- bond level ---------- */
-
 enum BondKind { POLYNOMIAL = 0, MORSE = 1 };
 
 /* polynomial: sum_k p[k] (r - r0)^k inside [lower, upper], continued outside by the parabola with
@@ -648,24 +183,6 @@ struct Bond {
   int kind, n_parameters;
   double parameters[MAX_POLYNOMIAL], r0, lower, upper;
 };
-
-inline Value bond_energy(const Bond& b, double r) {
-  if (b.kind == MORSE) {
-    const double e = std::exp(-b.parameters[1] * (r - b.r0)), t = 1.0 - e;
-    return {b.parameters[0] * t * t, 2.0 * b.parameters[0] * b.parameters[1] * t * e};
-  }
-  const double edge = r < b.lower ? b.lower : (r > b.upper ? b.upper : r);
-  const double x = edge - b.r0, beyond = r - edge;
-  double f = 0.0, df = 0.0, half_d2f = 0.0;
-  for (int k = b.n_parameters - 1; k >= 0; --k) {
-    half_d2f = half_d2f * x + df;
-    df = df * x + f;
-    f = f * x + b.parameters[k];
-  }
-  return {f + beyond * (df + beyond * half_d2f), df + 2.0 * beyond * half_d2f};
-}
-
-/* ---------------------------------------------------------------- pairs --------------- */
 
 /* What pairs do to a molecule: the derivatives by its centre and bond vector (the force on the
  * centre has the other sign), half the virial of the separations, and half the energies. */
@@ -682,197 +199,83 @@ struct Contact {
   int molecule, neighbour, atoms; /* atoms: 2 times the first's atom plus the second's, each 0, 1 */
 };
 
-inline void add_virial(double scale, const double* d, const double* f, double* w) {
-  w[0] += scale * d[0] * f[0];
-  w[1] += scale * d[1] * f[1];
-  w[2] += scale * d[2] * f[2];
-  w[3] += 0.5 * scale * (d[1] * f[2] + d[2] * f[1]);
-  w[4] += 0.5 * scale * (d[0] * f[2] + d[2] * f[0]);
-  w[5] += 0.5 * scale * (d[0] * f[1] + d[1] * f[0]);
-}
-
 /* One pair: energies, and derivatives by the separation and both bond vectors. */
 struct PairTerms {
   double by_d[3], by_a[3], by_b[3], pair, orientation, r2;
   int atoms;
 };
 
-/* `ga`, `gb`: rows of derivatives by the moments of both molecules, where ENVIRONMENT. */
-template <bool ENVIRONMENT>
-HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molecule& B,
-                            const double* d, double r2, const double* ga, const double* gb,
-                            PairTerms& out) {
-  const double inv_atoms = 1.0 / m.atoms.spacing, inv_centres = 1.0 / m.centres.spacing;
-  const double r = std::sqrt(r2), inv = 1.0 / (r > NOWHERE ? r : NOWHERE);
-  const double u[3] = {d[0] * inv, d[1] * inv, d[2] * inv};
-  double x;
-  const double* c = interval(m.centres, CENTRE_INTERVAL, r, inv_centres, &x);
-  const v4 p = block_value(c + BLOCK, x), dp = block_slope(c + BLOCK, x) * inv_centres;
-  const v4 q = block_value(c + 2 * BLOCK, x), dq = block_slope(c + 2 * BLOCK, x) * inv_centres;
-  const double cutoff = q[3];
+} /* namespace hmlp */
 
-  /* Atom by atom, the four distances together: first atom of A with both of B, then the second. */
-  const v4 of_a = {-0.5, -0.5, 0.5, 0.5}, of_b = {-0.5, 0.5, -0.5, 0.5};
-  v4 atom[3];
-  for (int k = 0; k < 3; ++k)
-    atom[k] = d[k] + of_b * (B.length * B.u[k]) - of_a * (A.length * A.u[k]);
-  const v4 square = atom[0] * atom[0] + atom[1] * atom[1] + atom[2] * atom[2];
-  double distance[4], over[4];
-  for (int k = 0; k < 4; ++k) {
-    distance[k] = std::sqrt(square[k]);
-    over[k] = 1.0 / (distance[k] > NOWHERE ? distance[k] : NOWHERE);
-  }
-  const v4 stretch = {1.0, A.s + B.s, A.s * B.s, A.s * A.s + B.s * B.s};
-  v4 value = {}, slope;
-  for (int k = 0; k < 4; ++k) {
-    double y;
-    const double* f = interval(m.atoms, ATOM_INTERVAL, distance[k], inv_atoms, &y);
-    value += block_value(f, y);
-    slope[k] = sum(block_slope(f, y) * stretch) * over[k];
-  }
-  const double bare = sum(value * stretch);
-  slope *= cutoff * inv_atoms;
-  out.pair = cutoff * bare;
-  const double stretch_a = cutoff * (value[1] + B.s * value[2] + 2.0 * A.s * value[3]) * A.ds;
-  const double stretch_b = cutoff * (value[1] + A.s * value[2] + 2.0 * B.s * value[3]) * B.ds;
-  for (int k = 0; k < 3; ++k) {
-    const v4 f = slope * atom[k];
-    out.by_d[k] = sum(f);
-    out.by_a[k] = stretch_a * A.u[k] - sum(of_a * f);
-    out.by_b[k] = stretch_b * B.u[k] + sum(of_b * f);
-  }
-  out.r2 = square[0];
-  out.atoms = 0;
-  for (int k = 1; k < 4; ++k)
-    if (square[k] < out.r2) {
-      out.r2 = square[k];
-      out.atoms = k;
-    }
+#define HMLP_VARIANT any_processor
+#include "hmlp_passes.h"
+#undef HMLP_VARIANT
 
-  /* Axes: coefficient and its slope of every invariant. */
-  const double ca = dot3(A.u, u), cb = dot3(B.u, u), cc = dot3(A.u, B.u);
-  double s[ALL_ANGULAR], s_ca[ALL_ANGULAR], s_cb[ALL_ANGULAR], s_c[ALL_ANGULAR];
-  angular_values(ca, cb, cc, s);
-  angular_slopes(ca, cb, cc, s_ca, s_cb, s_c);
-  double w[ALL_ANGULAR] = {p[0], p[1], p[1], p[2], p[3], q[0], q[1], q[1]};
-  double dw[ALL_ANGULAR] = {dp[0], dp[1], dp[1], dp[2], dp[3], dq[0], dq[1], dq[1]};
-  double energy = 0.0;
-  for (int l = 0; l < ALL_ANGULAR; ++l) energy += w[l] * s[l];
-  out.orientation = energy;
-  double e_r = dq[3] * bare;
-  double by_unit[3] = {};
-  if (ENVIRONMENT) {
-    const double *wa = ga + N_TENSOR * N_DENSITIES, *wb = gb + N_TENSOR * N_DENSITIES;
-    const double g[ALL_ANGULAR] = {0.0,           wb[0],         wa[0], wa[1] + wb[1],
-                                   wa[2] + wb[2], wa[3] + wb[3], wb[4], wa[4]};
-    for (int l = 1; l < ALL_ANGULAR; ++l) {
-      w[l] += q[2] * g[l];
-      dw[l] += dq[2] * g[l];
-    }
-    const v4 h = block_value(c, x), dh = block_slope(c, x) * inv_centres;
-    v4 both[N_TENSOR];
-    for (int t = 0; t < N_TENSOR; ++t) {
-      const bool odd = t >= 1 && t <= 3;
-      both[t] = odd ? load(ga + 4 * t) - load(gb + 4 * t) : load(ga + 4 * t) + load(gb + 4 * t);
-    }
-    const v4 half[3] = {both[4] * u[0] + 0.5 * (both[8] * u[2] + both[9] * u[1]),
-                        both[5] * u[1] + 0.5 * (both[7] * u[2] + both[9] * u[0]),
-                        both[6] * u[2] + 0.5 * (both[7] * u[1] + both[8] * u[0])};
-    v4 angular = both[0];
-    for (int k = 0; k < 3; ++k) {
-      angular += u[k] * (both[1 + k] + half[k]);
-      by_unit[k] = sum(h * (both[1 + k] + 2.0 * half[k]));
-    }
-    e_r += sum(dh * angular);
-  }
-  double e_ca = 0.0, e_cb = 0.0, e_c = 0.0;
-  for (int l = 0; l < ALL_ANGULAR; ++l) {
-    e_r += dw[l] * s[l];
-    e_ca += w[l] * s_ca[l];
-    e_cb += w[l] * s_cb[l];
-    e_c += w[l] * s_c[l];
-  }
-  for (int k = 0; k < 3; ++k) by_unit[k] += e_ca * A.u[k] + e_cb * B.u[k];
-  const double along = dot3(by_unit, u), inv_a = 1.0 / A.length, inv_b = 1.0 / B.length;
-  for (int k = 0; k < 3; ++k) {
-    out.by_d[k] += e_r * u[k] + inv * (by_unit[k] - along * u[k]);
-    out.by_a[k] += inv_a * (e_ca * (u[k] - ca * A.u[k]) + e_c * (B.u[k] - cc * A.u[k]));
-    out.by_b[k] += inv_b * (e_cb * (u[k] - cb * B.u[k]) + e_c * (A.u[k] - cc * B.u[k]));
-  }
+#if HMLP_AVX2
+#pragma GCC push_options
+#pragma GCC target("arch=haswell")
+#define HMLP_VARIANT avx2
+#include "hmlp_passes.h"
+#undef HMLP_VARIANT
+#pragma GCC pop_options
+#endif
+
+namespace hmlp {
+
+using any_processor::add_axis_slope;
+using any_processor::add_virial;
+using any_processor::angular_slopes;
+using any_processor::angular_values;
+using any_processor::bond_energy;
+using any_processor::environment_fingerprints;
+using any_processor::fingerprint_gradient;
+using any_processor::fingerprint_pair;
+using any_processor::held_stretch;
+using any_processor::place_molecule;
+using any_processor::radial_function;
+using any_processor::separation;
+using any_processor::share_molecule;
+using any_processor::smooth_cutoff;
+
+/* The passes, where the time goes. */
+struct Passes {
+  decltype(&any_processor::gather_moments) gather_moments;
+  decltype(&any_processor::environment_energy) environment_energy;
+  decltype(&any_processor::regressor_energy) regressor_energy;
+  decltype(&any_processor::add_pairs) add_pairs;
+};
+
+HMLP_KERNEL Passes choose_passes() {
+#if HMLP_AVX2
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return {avx2::gather_moments, avx2::environment_energy, avx2::regressor_energy,
+            avx2::add_pairs};
+#endif
+  return {any_processor::gather_moments, any_processor::environment_energy,
+          any_processor::regressor_energy, any_processor::add_pairs};
 }
 
-/* Adds the pairs of molecule a to the terms of all molecules and keeps the shortest contact; rows
- * as environment_energy leaves them, or null without an environment level. */
+[[maybe_unused]] static const Passes PASSES = choose_passes();
+
+HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a,
+                                const Neighbours& nb, double* rows) {
+  PASSES.gather_moments(m, all, a, nb, rows);
+}
+
+HMLP_KERNEL double environment_energy(const Interaction& i, const Regressor& m,
+                                      const Molecule& a, double* row, double* de_dbond) {
+  return PASSES.environment_energy(i, m, a, row, de_dbond);
+}
+
+HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double r, double* g,
+                                    double* de_dr) {
+  return PASSES.regressor_energy(m, v, r, g, de_dr);
+}
+
 HMLP_KERNEL void add_pairs(const Interaction& m, const Molecule* all, int a, const Neighbours& nb,
                            const double* rows, MoleculeTerms* terms, Contact* contact) {
-  const Molecule& A = all[a];
-  const double cutoff2 = m.cutoff * m.cutoff;
-  const double environment2 = rows ? m.environment * m.environment : 0.0;
-  MoleculeTerms own{};
-  for (int n = 0; n < nb.n; ++n) {
-    const int b = nb.index[n];
-    const Molecule& B = all[b];
-    double d[3];
-    const double r2 = separation(A, B, nb, n, d);
-    if (r2 >= cutoff2) continue;
-    PairTerms p;
-    if (r2 < environment2)
-      pair_terms<true>(m, A, B, d, r2, rows + static_cast<std::size_t>(a) * N_MOMENTS,
-                       rows + static_cast<std::size_t>(b) * N_MOMENTS, p);
-    else
-      pair_terms<false>(m, A, B, d, r2, nullptr, nullptr, p);
-    MoleculeTerms& other = terms[b];
-    double w[6] = {};
-    add_virial(0.5, d, p.by_d, w);
-    for (int x = 0; x < 3; ++x) {
-      own.by_centre[x] -= p.by_d[x];
-      own.by_bond[x] += p.by_a[x];
-      other.by_centre[x] += p.by_d[x];
-      other.by_bond[x] += p.by_b[x];
-    }
-    for (int x = 0; x < 6; ++x) {
-      own.virial[x] += w[x];
-      other.virial[x] += w[x];
-    }
-    own.pair += 0.5 * p.pair;
-    own.orientation += 0.5 * p.orientation;
-    other.pair += 0.5 * p.pair;
-    other.orientation += 0.5 * p.orientation;
-    if (p.r2 < contact->r2) *contact = {p.r2, a, n, p.atoms};
-  }
-  MoleculeTerms& mine = terms[a];
-  for (int x = 0; x < 3; ++x) {
-    mine.by_centre[x] += own.by_centre[x];
-    mine.by_bond[x] += own.by_bond[x];
-  }
-  for (int x = 0; x < 6; ++x) mine.virial[x] += own.virial[x];
-  mine.pair += own.pair;
-  mine.orientation += own.orientation;
-}
-
-/* Derivatives of one fingerprint of A, given by its row `ga`, by the separation and the bonds. */
-HMLP_KERNEL void fingerprint_pair(const Interaction& m, const Molecule& A, const Molecule& B,
-                                  const double* d, const double* ga, const double* gb,
-                                  PairTerms* out) {
-  pair_terms<true>(m, A, B, d, dot3(d, d), ga, gb, *out);
-}
-
-/* Share what acts on a molecule out to its two atoms: adds to the forces of both and to their
- * virials, half of the molecule's to each. `by_bond` has to hold all derivatives by the bond. */
-HMLP_INLINE void share_molecule(const Molecule& a, const MoleculeTerms& t, double* force_a,
-                                double* force_b, double* virial_a, double* virial_b) {
-  const double bond[3] = {a.length * a.u[0], a.length * a.u[1], a.length * a.u[2]};
-  double w[6];
-  std::memcpy(w, t.virial, sizeof w);
-  add_virial(1.0, bond, t.by_bond, w);
-  for (int x = 0; x < 3; ++x) {
-    force_a[x] += t.by_bond[x] - 0.5 * t.by_centre[x];
-    force_b[x] -= t.by_bond[x] + 0.5 * t.by_centre[x];
-  }
-  for (int x = 0; x < 6; ++x) {
-    virial_a[x] += 0.5 * w[x];
-    virial_b[x] += 0.5 * w[x];
-  }
+  PASSES.add_pairs(m, all, a, nb, rows, terms, contact);
 }
 
 } /* namespace hmlp */

@@ -186,7 +186,8 @@ class Model {
     m.isolated = numbers("environment.isolated", std::size_t(2) * m.n_isolated).data();
     m.isolated_start = numbers("environment.isolated_start", 1)[0];
     m.isolated_spacing = numbers("environment.isolated_spacing", 1)[0];
-    if (!(m.isolated_spacing > 0.0)) fail("has an impossible value of environment.isolated_spacing");
+    if (!(m.isolated_spacing > 0.0))
+      fail("has an impossible value of environment.isolated_spacing");
     m.r0 = numbers("environment.r0", 1)[0];
     m.stretch_width = numbers("environment.stretch_width", 1)[0];
   }

@@ -156,7 +156,8 @@ def _cache() -> Path:
 def _key(command: list[str]) -> str:
     """What the plugin depends on, in sixteen digits."""
     digest = hashlib.sha256(repr((command, platform.machine())).encode())
-    for path in (*(SOURCES / name for name in _FILES + _HEADERS), _KERNEL / "hmlp_kernel.h"):
+    kernel = (_KERNEL / name for name in ("hmlp_kernel.h", "hmlp_passes.h"))
+    for path in (*(SOURCES / name for name in _FILES + _HEADERS), *kernel):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
