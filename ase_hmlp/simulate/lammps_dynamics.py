@@ -10,6 +10,8 @@ run began with; positions are not wrapped. LAMMPS wants cells triangular: the st
 that at the start, and what LAMMPS gives is turned back. A cell that moves stays triangular there,
 where ASE's integrators move all nine numbers: the two differ by a rotation of everything.
 
+Where LAMMPS gives up on a structure, what is left is the last snapshot before that.
+
 Kinetic energy, temperature and pressure are computed from LAMMPS's velocities as ASE does it.
 LAMMPS's constants in its units metal differ from ASE's by parts in 10⁷, Boltzmann's by 1.5 in 10⁶.
 """
