@@ -173,7 +173,10 @@ def test_nve_is_ases(model_file, tmp_path):
     # Levels come with deviations, from the calculator.
     known = ~np.isnan(lammps["deviation_meV_per_atom"])
     assert list(lammps["step"][known]) == list(range(0, steps + 1, WRITE["deviation_interval"]))
-    for name in ("deviation_meV_per_atom", "pair_eV_per_atom", "orientation_eV_per_atom"):
+    sums = {f"{name}_eV_per_atom" for name in ("potential", "kinetic", "enthalpy")}
+    levels = [n for n in ase.dtype.names if n.endswith("_eV_per_atom") and n not in sums]
+    assert {"bond_eV_per_atom", "pair_eV_per_atom"} < set(levels)
+    for name in ("deviation_meV_per_atom", *levels):
         np.testing.assert_allclose(lammps[name][known], ase[name][known], rtol=0, atol=1e-3)
         assert np.isnan(lammps[name][~known]).all()
 
