@@ -173,7 +173,10 @@ def test_nve_is_ases(model_file, tmp_path):
     # Levels come with deviations, from the calculator.
     known = ~np.isnan(lammps["deviation_meV_per_atom"])
     assert list(lammps["step"][known]) == list(range(0, steps + 1, WRITE["deviation_interval"]))
-    for name in ("deviation_meV_per_atom", "pair_eV_per_atom", "orientation_eV_per_atom"):
+    sums = {f"{name}_eV_per_atom" for name in ("potential", "kinetic", "enthalpy")}
+    levels = [n for n in ase.dtype.names if n.endswith("_eV_per_atom") and n not in sums]
+    assert {"bond_eV_per_atom", "pair_eV_per_atom"} < set(levels)
+    for name in ("deviation_meV_per_atom", *levels):
         np.testing.assert_allclose(lammps[name][known], ase[name][known], rtol=0, atol=1e-3)
         assert np.isnan(lammps[name][~known]).all()
 
@@ -363,37 +366,57 @@ def workers(folder):
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_the_command_killed_from_outside(model_file, tmp_path, ranks):
-    """LAMMPS goes too, and the command goes on to the same end."""
-    write(tmp_path / "start.extxyz", crystal(size=(3, 3, 2)))
-    config = tmp_path / "cold.toml"
-    config.write_text(
-        f'engine = "lammps"\nmodel = "{model_file}"\nthreads = 1\n'
-        '[structure]\nfile = "start.extxyz"\n'
-        '[[stage]]\nensemble = "npt"\nsteps = 600\ntemperature = 200\npressure = 40\n'
-        "[write]\nframe_interval = 10\ncheckpoint_interval = 300\n"
-        f"[lammps]\nranks = {ranks}\n"
+def killed_from_outside(words, folder, rows):
+    """Start the command, kill it when its log has so many rows, and see LAMMPS end too."""
+    log, deadline = folder / run_folder.LOG, time.monotonic() + 120
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ase_hmlp.cli", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
-    command = [sys.executable, "-m", "ase_hmlp.cli", "run", str(config)]
-    log = tmp_path / "cold" / run_folder.LOG
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while process.poll() is None and (not log.exists() or len(log.read_bytes().splitlines()) < 36):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    assert workers(tmp_path / "cold")
-    process.kill()
+    try:
+        while not log.exists() or len(log.read_bytes().splitlines()) < rows + 1:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        assert workers(folder)
+    finally:
+        process.kill()
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
-    while workers(tmp_path / "cold"):
+    while workers(folder):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def configuration(folder, model_file, steps, checkpoint_interval):
+    """A file for the command; engine and ranks are its options."""
+    write(folder / "start.extxyz", crystal(size=(3, 3, 2)))
+    path = folder / "cold.toml"
+    path.write_text(
+        f'model = "{model_file}"\nthreads = 1\n[structure]\nfile = "start.extxyz"\n'
+        f'[[stage]]\nensemble = "npt"\nsteps = {steps}\ntemperature = 200\npressure = 40\n'
+        f"[write]\nframe_interval = 10\ncheckpoint_interval = {checkpoint_interval}\n"
+    )
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")
+def test_the_command_killed_from_outside(model_file, tmp_path):
+    """At a moment nobody chose; the command goes on to the same end."""
+    config = configuration(tmp_path, model_file, 600, 300)
+    words = ["run", str(config), "--engine", "lammps"]
+    killed_from_outside(words, tmp_path / "cold", 35)
     for folder in ((), ("-o", tmp_path / "once")):
-        result = CliRunner().invoke(main, ["run", str(config), *map(str, folder)])
+        result = CliRunner().invoke(main, [*words, *map(str, folder)])
         assert result.exit_code == 0, result.output
     same(tmp_path / "cold", tmp_path / "once")
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")
+def test_all_ranks_end_with_the_command(model_file, tmp_path):
+    config = configuration(tmp_path, model_file, 10**6, 10**6)
+    words = ["run", str(config), "--engine", "lammps", "--ranks", "2"]
+    killed_from_outside(words, tmp_path / "cold", 2)
 
 
 def test_interrupted_it_leaves_no_process(model_file, tmp_path):
@@ -528,6 +551,11 @@ def test_half_a_snapshot_is_noticed(tmp_path):
     (tmp_path / "b.bin").write_bytes(b"ITEM: TIMESTEP\n0\n")
     with pytest.raises(RunError, match="no whole snapshot"):
         read_snapshot(tmp_path / "b.bin")
+
+
+def test_ranks_or_a_command(model_file):
+    with pytest.raises(ValueError, match="either ranks or command"):
+        settings(model_file, lammps={"ranks": 2, "command": ["srun", "lmp"]})
 
 
 def test_ranks_are_lammpss(model_file, tmp_path):

@@ -10,6 +10,8 @@ run began with; positions are not wrapped. LAMMPS wants cells triangular: the st
 that at the start, and what LAMMPS gives is turned back. A cell that moves stays triangular there,
 where ASE's integrators move all nine numbers: the two differ by a rotation of everything.
 
+Where LAMMPS gives up on a structure, what is left is the last snapshot before that.
+
 Kinetic energy, temperature and pressure are computed from LAMMPS's velocities as ASE does it.
 LAMMPS's constants in its units metal differ from ASE's by parts in 10⁷, Boltzmann's by 1.5 in 10⁶.
 """
@@ -93,8 +95,6 @@ class LammpsWorkshop:
         self.checkpoint_interval = intervals[0]
         self.every = gcd(*intervals)
         self.properties = [name for name in COLUMNS if name in properties]
-        present = [n for n in ("pair", "orientation") if getattr(model.potential, n) is not None]
-        self.levels = dict.fromkeys(["zero", "bond", *present], float("nan"))
         self.version = ""
         self._command = list(command)
         self._model = model
@@ -188,6 +188,7 @@ class LammpsDynamics(Dynamics):
     _molecules: np.ndarray
     _calculator: HMLP
     _restart: str
+    _levels: list[str]
     _offsets: np.ndarray
     _rotation: np.ndarray
     _segment: Segment | None = None
@@ -242,6 +243,7 @@ class LammpsDynamics(Dynamics):
                 "its folder."
             )
         workshop.keep(self._restart)
+        self._levels = state["levels"].tolist() if "levels" in state else []
         self._offsets = state.get("offsets", np.zeros((0, 3)))
         self._rotation = state.get("rotation", np.eye(3))
 
@@ -258,8 +260,11 @@ class LammpsDynamics(Dynamics):
         """Everything that is needed to continue, as plain arrays, and the name of a file."""
         if self._rows is not None:
             raise RuntimeError("LAMMPS is at work: there is a state at checkpoints only.")
+        if not self._levels and self.atoms.calc.results:  # the calculator's, before the first step
+            self._levels = list(self.atoms.calc.levels)
         return super().state() | {
             "restart": np.array(self._restart),
+            "levels": np.array(self._levels, dtype=str),
             "offsets": self._offsets,
             "rotation": self._rotation,
         }
@@ -378,7 +383,9 @@ class LammpsDynamics(Dynamics):
                 # A virial with the sign of a stress, where the pressure's is a pressure's.
                 values = -stress_of(values, self._rotation) / atoms.get_volume()
             results[name] = values
-        atoms.calc = LammpsResults(atoms, results, self._calculator, dict(self._workshop.levels))
+        atoms.calc = LammpsResults(
+            atoms, results, self._calculator, dict.fromkeys(self._levels, float("nan"))
+        )
 
     def _end(self) -> None:
         """The last row has come: wait for the restart file."""

@@ -3,7 +3,7 @@
 ========================  ==========================================================================
 nve                       ``fix nve``
 nvt, nose-hoover          ``fix nvt``, chains of three, as ASE's
-nvt, langevin             ``fix langevin`` and ``fix nve``
+nvt, langevin             ``fix langevin`` and ``fix nve``: its steps are not ASE's BAOAB
 nvt, bussi                ``fix temp/csvr`` and ``fix nve``
 npt, nose-hoover          ``fix npt``, ``iso`` or ``tri``
 ========================  ==========================================================================

@@ -191,6 +191,12 @@ class LammpsSection(Section):
     ranks: PositiveInt = 1
     command: list[str] | None = Field(default=None, min_length=1)
 
+    @model_validator(mode="after")
+    def _one_number(self):
+        if self.command is not None and self.ranks != 1:
+            raise ValueError("give either ranks or command, which says how many there are")
+        return self
+
 
 class RunConfig(Section):
     """A whole run.
