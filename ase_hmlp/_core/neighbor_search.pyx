@@ -66,7 +66,7 @@ def search(const double[:, ::1] points, const double[:, ::1] cell, const double[
     bin_of = np.zeros((n, 3), dtype=np.intc)
     periodic = np.asarray(pbc, dtype=np.intc)
     # More bins than points only cost memory.
-    limit = max(1, int(np.ceil(n ** (1 / 3))) * 4)
+    limit = max(1, 4 * int(np.ceil(float(n) ** (1.0 / 3.0))))
     for c in range(3):
         s = fractional[:, c]
         if periodic[c]:
