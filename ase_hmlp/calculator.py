@@ -7,6 +7,7 @@ import os
 import warnings
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.data import chemical_symbols
 
@@ -231,19 +232,35 @@ class HMLP(Calculator):
 
     def check_state(self, atoms, tol=1e-15):
         """List what differs from the structure of the last calculation, to the last bit."""
-        if self.atoms is None:
+        if self._last is None:
             return list(all_changes)
         # ASE's own comparison takes as long as evaluating a dozen atoms.
+        new = (atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
+        names = ("positions", "numbers", "cell", "pbc")
         return [
             name
-            for name, old, new in (
-                ("positions", self.atoms.positions, atoms.positions),
-                ("numbers", self.atoms.numbers, atoms.numbers),
-                ("cell", self.atoms.cell.array, atoms.cell.array),
-                ("pbc", self.atoms.pbc, atoms.pbc),
-            )
-            if not np.array_equal(old, new)
+            for name, a, b in zip(names, self._last, new, strict=True)
+            if not np.array_equal(a, b)
         ]
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """The structure of the last calculation: positions, elements, cell and periodicity."""
+        # Made when asked for: copying ASE's object takes as long as evaluating a dozen atoms.
+        if self._last is None:
+            return None
+        positions, numbers, cell, pbc = self._last
+        return Atoms(numbers, positions, cell=cell, pbc=pbc)
+
+    @atoms.setter
+    def atoms(self, atoms) -> None:
+        self._last = (
+            None
+            if atoms is None
+            else tuple(
+                x.copy() for x in (atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
+            )
+        )
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Calculate everything, whatever of `properties` was asked for."""
@@ -277,7 +294,7 @@ class HMLP(Calculator):
         for value in results.values():
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
-        self.atoms = atoms.copy()
+        self.atoms = atoms
         self.results = results
         self._seen = (geometry.positions, cell, pbc.copy(), molecules)
         self._geometry = geometry
