@@ -502,7 +502,9 @@ def test_contact_closer_than_any_in_the_training_data(tmp_path, model, domain):
     """One warning, with both atoms, whichever of their molecules comes first."""
     gap = 0.5 * (domain.contact + domain.contact_limit)
     atoms = from_molecules(np.array([[0.0, 0, 0], [0, gap, 0.74]]), np.eye(3)[[2, 2]])
-    done = lammps(tmp_path, start(tmp_path, atoms, model) + "run 0\nrun 0\n")
+    write_data(atoms, tmp_path / "start.data", bonds=[[0, 1], [2, 3]])
+    setup = SETUP.format(boundary="f f f", data="start.data", model=model)
+    done = lammps(tmp_path, setup + "run 0\nrun 0\n")
     sentence = (
         f"are {gap:.3f} A apart; the training data of pair style hmlp have {domain.contact:.3f} A"
     )

@@ -186,8 +186,8 @@ def test_nve_is_ases(model_file, tmp_path):
     [
         {"ensemble": "nvt", "temperature": 150},
         {"ensemble": "nvt", "temperature": [300, 1200]},
-        {"ensemble": "npt", "temperature": 150, "pressure": 60, "cell": "iso"},
-        {"ensemble": "npt", "temperature": 150, "pressure": 60, "cell": "full"},
+        {"ensemble": "npt", "temperature": 150, "pressure": 32, "cell": "iso"},
+        {"ensemble": "npt", "temperature": 150, "pressure": 32, "cell": "full"},
     ],
     ids=["nvt", "ramp", "iso", "full"],
 )
@@ -197,14 +197,15 @@ def test_thermostat_and_barostat_are_ases(model_file, tmp_path, stage):
     The barostat's own thermostats differ in mass: 1.7 % of the response, at whatever time step.
     Ramps go on through checkpoints, in ASE's engine in steps of temperature.
     """
+    pushed = stage["ensemble"] == "npt"
     (ase, _), (lammps, _) = both(
         model_file,
         tmp_path,
         crystal(),
-        stage=[stage | {"steps": 80}],
+        # To where the volume turns: coming back it has been damped for longer.
+        stage=[stage | {"steps": 48 if pushed else 80}],
         dynamics={"timestep": 0.25, "thermostat_time": 20.0, "barostat_time": 60.0},
     )
-    pushed = stage["ensemble"] == "npt"
     name, share = ("volume_A3_per_atom", 0.03) if pushed else ("temperature_K", 0.02)
     moved = abs(ase[name] - ase[name][0]).max()
     assert moved > 0.05 * ase[name][0]
