@@ -91,10 +91,16 @@ def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
     if min_atoms < 1:
         raise ValueError(f"min_atoms must be positive, not {min_atoms}")
     least = ceil(min_atoms / len(atoms))
-    repeats = np.indices((least,) * 3).reshape(3, -1).T + 1
+    most = max(int(GENEROSITY * min_atoms / len(atoms)), least)
+    repeats = np.array(
+        [
+            (i, j, k)
+            for i in range(1, most + 1)
+            for j in range(1, most // i + 1)
+            for k in range(ceil(least / (i * j)), most // (i * j) + 1)
+        ]
+    )
     cells = repeats.prod(axis=1)
-    most = max(GENEROSITY * min_atoms / len(atoms), least)
-    repeats, cells = (x[(cells >= least) & (cells <= most)] for x in (repeats, cells))
     # Of equally compact ones the smallest.
     compactness = (repeats * thickness(atoms.cell)).min(axis=1) / np.cbrt(cells)
     best = repeats[np.lexsort((cells, -compactness.round(9)))[0]].tolist()
