@@ -24,7 +24,7 @@
 
 /* One portable binary that still uses AVX2 where it is: what follows the structs is compiled once
  * for any processor and once for those that have it, and chosen from when the program starts. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(HMLP_NO_CLONES)
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(HMLP_NO_AVX2)
 #define HMLP_AVX2 1
 #else
 #define HMLP_AVX2 0
