@@ -171,7 +171,7 @@ def test_environments_are_those_of_the_atoms_and_of_nothing_else(structure, data
 def test_environments_are_what_the_kernel_sees_of_the_molecule():
     """Compressed fingerprints and the bond length in its width, the same for both atoms."""
     potential = toy_potential()
-    atoms = hcp(3.0, (2, 1, 1))
+    atoms = hcp(3.0, (2, 1, 1), seed=1, bond_spread=0.12)
     frame = frame_of(atoms.positions, atoms.cell.array, np.arange(8).reshape(-1, 2))
     regressor = potential.environment.regressor
     seen = environments(potential, frame)
@@ -181,6 +181,7 @@ def test_environments_are_what_the_kernel_sees_of_the_molecule():
     v, _ = oracle.environment_fingerprints(potential.environment.basis, structure)
     _, _, lengths = oracle.molecules_of(structure)
     held = potential.stretch.r0 + oracle.held_stretch(potential.stretch, lengths)
+    assert np.abs(held - lengths).max() > 0.005
     expected = np.column_stack([v @ regressor.transform.T, held / regressor.stretch_width])
     np.testing.assert_allclose(seen[::2], expected, rtol=0, atol=1e-7)
     rigid = toy_potential(stretch_width=0.0)

@@ -13,7 +13,6 @@ from strategies import (
     PERIODIC,
     VACUUM,
     Structure,
-    build_structure,
     multiples,
     permutations,
     rotations,
@@ -659,14 +658,18 @@ def test_environment_has_five_radial_functions(n):
 
 def test_deviations_match_the_formula():
     """Prior times sqrt(k(x, x) - k V k) from the oracle's fingerprints; half of it for an atom."""
-    structure = build_structure(3, 3, 3.2, [], PERIODIC, True)
+    # Bonds that are held, and bonds that are not.
+    structure = Structure.of(hcp(2.8, (2, 1, 1), seed=3, bond_spread=0.06))
     _, _, lengths = oracle.molecules_of(structure)
+    seen = FULL.stretch.r0 + oracle.held_stretch(FULL.stretch, lengths)
+    assert np.abs(seen - lengths).max() > 0.005
     v, _ = oracle.environment_fingerprints(FULL.environment.basis, structure)
     expected = np.zeros(len(structure))
     for m, atoms in enumerate(structure.molecules):
-        expected[atoms] = deviation(FULL.environment.regressor, v[m], lengths[m]) / 2
+        expected[atoms] = deviation(FULL.environment.regressor, v[m], seen[m]) / 2
     found = FULL.deviations(structure.geometry(FULL))
     np.testing.assert_allclose(found, expected, rtol=1e-7)
+    np.testing.assert_allclose(FULL.held_length(structure.geometry(FULL)), seen, rtol=1e-14)
     assert (found > 0).all()
     assert (replace(FULL, environment=None).deviations(structure.geometry(FULL)) == 0).all()
 
