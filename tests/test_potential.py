@@ -36,6 +36,7 @@ from toy_models import (
 from ase_hmlp import levels
 from ase_hmlp.fingerprints import gaussians
 from ase_hmlp.levels import BondLevel, EnvironmentLevel
+from ase_hmlp.model_io import load_model
 from ase_hmlp.molecules import find_molecules
 from ase_hmlp.potential import Potential
 
@@ -529,6 +530,8 @@ def test_forces_are_continuous_along_a_scan():
 # ---------------------------------------------------------------- tables
 
 
+SHIPPED = load_model("h2-pbe").potential
+
 #: Tables are made once: these are, before any test changes the spacing.
 USUAL_TABLES = {name: copy.copy(potential) for name, potential in LEVELS.items()}
 assert all(potential.interaction for potential in USUAL_TABLES.values())
@@ -561,6 +564,19 @@ def test_tables_are_as_good_as_the_functions(level, name, fine_tables):
     }
     structure = Structure.of((toy_structures() | others)[name])
     check_tables(USUAL_TABLES[level], copy.copy(LEVELS[level]), structure)
+
+
+@pytest.mark.parametrize("volume", [1.7, 2.4, 4.0])
+def test_tables_of_the_shipped_model_are_as_good_as_its_functions(volume, fine_tables):
+    """Large coefficients that cancel make larger errors than the toy's."""
+    usual = Potential.from_dict(SHIPPED.to_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ATOM_SPACING", "CENTRE_SPACING"):
+            patch.setattr(levels, name, getattr(levels, name) * 10)
+        usual.interaction  # noqa: B018
+    atoms = hcp(volume, (3, 3, 2), seed=2, bond_spread=0.03)
+    atoms.rattle(0.04, seed=5)
+    check_tables(usual, copy.copy(SHIPPED), Structure.of(atoms))
 
 
 def test_fine_tables_are_exact(fine_tables):
