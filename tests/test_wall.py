@@ -17,7 +17,7 @@ MODEL = load_model("h2-pbe")
 FOOT = 0.05
 
 #: Atoms that pass each other nearer than this (Å) end a wall: the energy may then fall again.
-CLOSE = 1.1
+CLOSE = 0.9
 
 #: What counts as a dip, eV: below the model's own error on an atom of a pair.
 DIP = 0.002
