@@ -17,6 +17,7 @@ from speed import crystal
 
 from ase_hmlp import HMLP
 from ase_hmlp._core import evaluate
+from ase_hmlp.simulate.build import hcp
 
 #: Additions and multiplications of one pair of molecules: moments, pair and orientation levels,
 #: forces of the environment.
@@ -99,6 +100,16 @@ def main(n_atoms: int, model: str) -> None:
         f"{flops / 1000:.0f} thousand additions and multiplications a molecule, "
         f"{1e-9 * flops / whole:.1f} thousand million a second"
     )
+    small = hcp(16)
+    small.calc = HMLP(model, threads=1)
+    start, rng = small.positions.copy(), np.random.default_rng(0)
+
+    def call() -> None:
+        small.positions = start + 0.002 * rng.normal(size=start.shape)
+        small.get_forces()
+
+    call()
+    click.echo(f"{1e6 * least(call, 500):.0f} us a call of {len(small)} atoms")
     row = 8 * (48 + 48 + 16 + 10)
     click.echo(f"{row + 8 * len(d) / m:.0f} bytes a molecule in rows, terms and list")
 
