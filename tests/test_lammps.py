@@ -516,7 +516,10 @@ def test_contact_closer_than_any_in_the_training_data(tmp_path, model, domain):
 def test_warning_outside_the_training_data(tmp_path, model, domain):
     low, high = domain.bond_length
     atoms = molecule(0.5 * (high + domain.bond_limits[1]))
-    done = lammps(tmp_path, start(tmp_path, atoms, model) + "run 0\nrun 0\n")
+    # Longer than any that are found by themselves.
+    write_data(atoms, tmp_path / "start.data", bonds=[[0, 1]])
+    setup = SETUP.format(boundary="f f f", data="start.data", model=model)
+    done = lammps(tmp_path, setup + "run 0\nrun 0\n")
     sentence = f"A long; the training data of pair style hmlp have {low:.3f} to {high:.3f} A"
     assert done.stdout.count(sentence) == 1
 
