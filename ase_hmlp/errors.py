@@ -155,7 +155,7 @@ class DomainWarning(UserWarning):
     Attributes
     ----------
     kind : str
-        What is outside, as a field of `ase_hmlp.model_io.Domain`.
+        What is outside, as a field of `ase_hmlp.model_io.Domain`; or ``uncertainty``.
     """
 
     def __init__(self, message: str = "", kind: str = ""):

@@ -55,6 +55,9 @@ SHIPPED = Path(__file__).with_name("models")
 #: No model comes near; a small file that unpacks to more is not a model.
 LARGEST = 2**31
 
+#: Radial functions of a level; a table holds them all at every node.
+MOST_FUNCTIONS = 256
+
 #: Entries and nesting of a model's dict; a file with more is built to exhaust the reader.
 MOST_ENTRIES, DEEPEST = 1_000_000, 32
 
@@ -567,6 +570,7 @@ def _check_potential(data: dict) -> None:
 def _check_basis(data: dict, where: str) -> None:
     _keys(data, "functions cutoff inner outer", where)
     _require(isinstance(data["functions"], list), f"{where} has no functions")
+    _require(len(data["functions"]) <= MOST_FUNCTIONS, f"{where} has too many functions")
     for key in ("cutoff", "inner", "outer"):
         _number(data[key], f"{where} {key}")
     _require(

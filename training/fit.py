@@ -273,7 +273,8 @@ class HierarchicalPotential(BaseEstimator):
         lengths = np.concatenate([np.linalg.norm(f.bond_vectors(), axis=1) for f in bulk])
         low, high = (float(x) for x in np.quantile(lengths, (HELD, 1.0 - HELD)))
         margin = max(0.25 * (high - low), 1e-3)
-        low, high = low - 0.5 * margin, high + 0.5 * margin
+        room = 0.5 * margin if high - low > 2.0 * margin else margin
+        low, high = low - room, high + room
         report["stretch"] = {"low": low, "high": high}
         return Stretch(r0, low, high, margin)
 

@@ -192,9 +192,13 @@ def load_frames(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]
 
 
 def split_off_tests(frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """Frames that may be trained on, and those that are labelled as tests (``info["split"]``)."""
+    """Frames that may be trained on, and those that are labelled as tests (``info["split"]``).
+
+    A frame made from a test would give it away: it is in neither.
+    """
     tests = [frame for frame in frames if frame.split == "test"]
-    return [frame for frame in frames if frame.split != "test"], tests
+    told = {frame.source for frame in tests}
+    return [f for f in frames if f.split != "test" and f.parent not in told], tests
 
 
 def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:

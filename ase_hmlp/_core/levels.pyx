@@ -186,7 +186,7 @@ cdef class Machine:
         columns[:n, :n_components] = representatives - mean
         if stretch_width > 0:
             columns[:n, n_components] = (np.asarray(rep_bond) - r0) / stretch_width
-        blocks = columns.reshape(padded // REP_BLOCK, REP_BLOCK, -1).transpose(0, 2, 1)
+        blocks = columns.reshape(padded // REP_BLOCK, REP_BLOCK, n_components + 1).transpose(0, 2, 1)
         weights = np.zeros(padded)
         weights[:n] = alpha
         start, end, spacing = ISOLATED

@@ -167,7 +167,7 @@ def molecules(frames: list[Atoms], relaxed: Atoms, pairs) -> Figure:
 def levels(log) -> Figure:
     """Where the heat goes: potential energy by level of the hierarchy.
 
-    Pair and orientation level are drawn as one curve: how they share the energy between molecules
+    All levels but the bond are drawn as one curve: how they share the energy between molecules
     depends on how they were fitted.
 
     Parameters
@@ -183,8 +183,10 @@ def levels(log) -> Figure:
     curves = {
         "bond": ("bond (inside molecules)", log["bond_eV_per_atom"]),
         "pair": (
-            "pair + orientation (between molecules)",
-            log["pair_eV_per_atom"] + log["orientation_eV_per_atom"],
+            "the other levels (between molecules)",
+            log["pair_eV_per_atom"]
+            + log["orientation_eV_per_atom"]
+            + log["environment_eV_per_atom"],
         ),
         "total": ("all", log["potential_eV_per_atom"]),
     }

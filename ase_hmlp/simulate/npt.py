@@ -107,6 +107,7 @@ class Sample:
         ``<(3 cos^2 a - 1) / 2>`` over molecules, a the angle between an axis and the same axis at
         the start: 1 for a molecule that points where it did, 0 for one that forgot.
     bond_eV_per_atom, pair_eV_per_atom, orientation_eV_per_atom : float
+    environment_eV_per_atom : float
         Potential energy by level of the hierarchy.
     """
 
@@ -133,6 +134,7 @@ class Sample:
     bond_eV_per_atom: float
     pair_eV_per_atom: float
     orientation_eV_per_atom: float
+    environment_eV_per_atom: float
 
 
 class NPTRun:

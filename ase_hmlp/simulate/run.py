@@ -442,8 +442,7 @@ class _Session:
     @property
     def threshold(self) -> float | None:
         """Mean predicted deviation (meV/atom) above which is a warning, if there is one."""
-        given = self.config.write.deviation_threshold
-        return getattr(self.run_._model, "deviation_threshold", None) if given is None else given
+        return self.config.write.deviation_threshold
 
     def _event(self, step: int, kind: str, message: str) -> None:
         event = {"step": step, "kind": kind, "message": message}

@@ -160,8 +160,8 @@ class OutputSection(Section):
     properties : results of the calculator in each frame, beside positions and momenta
     checkpoint_interval : a killed run goes on from the last of these
     deviation_interval : between rows with predicted deviations; 0 for none
-    deviation_threshold : mean predicted deviation (meV/atom) above which a row is a warning; that
-        of the model if not given and it has one
+    deviation_threshold : mean predicted deviation (meV/atom) above which a row is a warning; single
+        atoms above the model's own threshold are warned of in any case
     """
 
     sample_interval: PositiveInt = 10
