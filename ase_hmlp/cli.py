@@ -662,6 +662,60 @@ def _rounds_table(rounds):
     return table
 
 
+# ---------------------------------------------------------------- search
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; beside CONFIG and named like it by default.",
+)
+@_debug
+def search(config, output):
+    """Search for settings of a training, group by group, as the TOML file CONFIG says.
+
+    Judged by errors on unseen families and by the time of an evaluation. Killed and started again,
+    it goes on where it was. Leaves the Pareto front, and a configuration for `hmlp train`.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.training.search.loop import search_from_config
+
+    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = search_from_config(config, output, progress)
+    console = Console(soft_wrap=True)
+    console.print(_front_table(result.findings))
+    known = len(result.findings.candidates) - result.computed
+    before = f", {known} before" if known else ""
+    console.print(f"{result.computed} candidates computed{before}.")
+    console.print(f"Knee:   {result.config}", markup=False)
+    console.print(f"Report: {result.report}", markup=False)
+
+
+def _front_table(findings):
+    from rich import box
+    from rich.table import Table
+
+    from ase_hmlp.training.search.report import cells, in_words
+
+    table = Table(title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = "errors on unseen families; error: relative to the base"
+    table.caption_justify = "left"
+    for name in ("error", "score", "meV/atom", "meV/Å", "GPa", "µs/atom"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    table.add_column("changes", overflow="fold")
+    for candidate in findings.front:
+        row = cells(findings, candidate)
+        table.add_row(
+            *row[:-1], row[-1].removesuffix("front").rstrip(", "), in_words(candidate.changes)
+        )
+    return table
+
+
 # ---------------------------------------------------------------- evaluate, info
 
 
