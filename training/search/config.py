@@ -43,12 +43,12 @@ class ScoreSection(Section):
     gain : a change is kept if the score falls by more than this
     """
 
-    energy: float = Field(1.0, ge=0)
-    force: float = Field(1.0, ge=0)
-    pressure: float = Field(0.0, ge=0)
+    energy: float = Field(default=1.0, ge=0)
+    force: float = Field(default=1.0, ge=0)
+    pressure: float = Field(default=0.0, ge=0)
     families: Literal["alike", "frames"] = "alike"
-    price: float = Field(0.1, ge=0)
-    gain: float = Field(0.002, ge=0)
+    price: float = Field(default=0.1, ge=0)
+    gain: float = Field(default=0.002, ge=0)
 
     @model_validator(mode="after")
     def _something(self) -> ScoreSection:
@@ -78,7 +78,7 @@ class TimingSection(Section):
     """
 
     phase: str = "P21c-24-a"
-    atoms: int = Field(192, ge=2)
+    atoms: int = Field(default=192, ge=2)
     volume: PositiveFloat = 2.4
     calls: PositiveInt = 30
 
