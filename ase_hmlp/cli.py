@@ -683,15 +683,17 @@ def search(config, output):
     from rich.console import Console
 
     from ase_hmlp.training.search.loop import search_from_config
+    from ase_hmlp.training.search.report import in_words
 
     with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
         result = search_from_config(config, output, progress)
     console = Console(soft_wrap=True)
-    console.print(_front_table(result.findings))
-    known = len(result.findings.candidates) - result.computed
-    before = f", {known} before" if known else ""
-    console.print(f"{result.computed} candidates computed{before}.")
-    console.print(f"Knee:   {result.config}", markup=False)
+    findings = result.findings
+    console.print(_front_table(findings))
+    known = len(findings.candidates) - result.computed
+    console.print(f"{result.computed} candidates computed{f', {known} before' if known else ''}.")
+    console.print(f"Knee:   {in_words(findings.knee.changes)}", markup=False)
+    console.print(f"Train:  {result.config}", markup=False)
     console.print(f"Report: {result.report}", markup=False)
 
 
@@ -699,20 +701,16 @@ def _front_table(findings):
     from rich import box
     from rich.table import Table
 
-    from ase_hmlp.training.search.report import cells, in_words
+    from ase_hmlp.training.search.report import HEAD, cells
 
-    table = Table(title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
-    table.caption = "errors on unseen families; error: relative to the base"
+    table = Table("number", title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = "error: on unseen families, divided by the base's; numbers as in the report"
     table.caption_justify = "left"
-    for name in ("error", "score", "meV/atom", "meV/Å", "GPa", "µs/atom"):
+    for name in HEAD:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
-    table.add_column("changes", overflow="fold")
     for candidate in findings.front:
         row = cells(findings, candidate)
-        table.add_row(
-            *row[:-1], row[-1].removesuffix("front").rstrip(", "), in_words(candidate.changes)
-        )
+        table.add_row(str(findings.number(candidate)), *row)
     return table
 
 

@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 from ase.io import write
 from click.testing import CliRunner
-from test_training import CONFIG, structures
+from test_training import CONFIG, structures, with_tests
 from toy_models import toy_potential
 
 from ase_hmlp.cli import main
@@ -115,9 +115,17 @@ def test_errors_are_those_of_training(searched):
 def test_priors_need_no_other_pass_over_the_labels(searched):
     """One pass serves the base and all four of its priors."""
     _, result, passes = searched
-    assert passes[0] == 8
-    assert passes[1] != 8
-    assert len(passes) < result.computed
+    assert passes[:2] == [8, 4]
+    assert len(passes) < result.computed - 3
+
+
+def test_priors_are_not_timed(searched):
+    """They change numbers, not how many there are: the base takes as long."""
+    _, result, _ = searched
+    for candidate in result.findings.candidates:
+        alone = all("prior" in key for key in candidate.changes)
+        assert (candidate.ratio == 1.0) == alone
+    assert any(c.ratio != 1.0 for c in result.findings.candidates)
 
 
 def test_candidates_are_on_file(searched):
@@ -204,6 +212,33 @@ def test_other_data_are_another_search(searched, atoms, monkeypatch):
     assert not known("other")
     monkeypatch.undo()
     assert len(known(file_digest(path.parent / "toy.extxyz"))) == len(lines(path.with_suffix("")))
+
+
+def test_frames_of_the_test_split_are_not_looked_at(atoms, tmp_path):
+    path = prepared_folder(tmp_path, with_tests(atoms, {3, 7}))
+    with RecordFile(tmp_path / "candidates.jsonl", split_lines) as records:
+        base = Base.read(path.parent / "toy.toml")
+        frames = Evaluator(base, TimingSection(), tmp_path, records, silent).frames
+    assert len(frames) == len(atoms) - 2
+    assert not {"frame/3", "frame/7"} & {f.source for f in frames}
+
+
+def test_a_fit_that_fails_is_one_candidate_less(atoms, tmp_path, monkeypatch):
+    """It is on file with its reason, and the search goes on."""
+
+    def fails(frames, config, progress):
+        if config.environment.representatives == 4:
+            raise DataError("No good.")
+        return prepare_by_family(frames, config, progress)
+
+    monkeypatch.setattr(evaluate, "prepare_by_family", fails)
+    group = {"kernel": {"values": {"environment.representatives": [4, 16]}}}
+    path = prepared_folder(tmp_path, atoms[:12], group=group, rounds=1)
+    result = search_from_config(path)
+    failures = [c.failure for c in result.findings.candidates]
+    assert failures == ["", "No good.", ""]
+    assert "- 1 (environment.representatives = 4): No good." in result.report.read_text()
+    assert search_from_config(path).computed == 0
 
 
 def test_command(searched):

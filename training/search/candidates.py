@@ -26,7 +26,8 @@ class Candidate:
     rows : tuple of ErrorRow
         On unseen families, and on all in the last row; none if the fit failed.
     ratio : float
-        Time of an evaluation divided by that of the base, measured in turns with it.
+        Time of an evaluation divided by that of the base, measured in turns with it; the same for
+        all that differ in priors and weights only.
     microseconds : float
         Processor time per atom of an evaluation, µs, as it was measured.
     seconds : float

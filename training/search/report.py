@@ -17,6 +17,9 @@ from ase_hmlp.training.evaluate import ALL
 from ase_hmlp.training.search.candidates import Candidate, Judge
 from ase_hmlp.training.search.settings import Changes
 
+#: What `cells` gives.
+HEAD = ("error", "score", "meV/atom", "meV/Å", "GPa", "µs/atom", "")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -167,10 +170,7 @@ def _lines(f: Findings, name: str) -> list[str]:
 
 
 def _table(f: Findings, candidates: Sequence[Candidate]) -> list[str]:
-    lines = [
-        "| | changes | error | score | meV/atom | meV/Å | GPa | µs/atom | |",
-        "|---" * 9 + "|",
-    ]
+    lines = [f"| | changes | {' | '.join(HEAD)} |", "|---" * (2 + len(HEAD)) + "|"]
     for c in candidates:
         lines.append(
             "| " + " | ".join((str(f.number(c)), in_words(c.changes), *cells(f, c))) + " |"
@@ -179,7 +179,7 @@ def _table(f: Findings, candidates: Sequence[Candidate]) -> list[str]:
 
 
 def cells(f: Findings, c: Candidate) -> tuple[str, ...]:
-    """Error, score, errors of energy, force and pressure on all frames, time and role."""
+    """Error, score, errors of energy, force and pressure on all frames, time and role: `HEAD`."""
     row = c.rows[-1]
     pressure = "-" if np.isnan(row.pressure_mae) else f"{row.pressure_mae:.2f}"
     return (
