@@ -703,10 +703,10 @@ def _front_table(findings):
 
     from ase_hmlp.training.search.report import HEAD, cells
 
-    table = Table("number", title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
     table.caption = "error: on unseen families, divided by the base's; numbers as in the report"
     table.caption_justify = "left"
-    for name in HEAD:
+    for name in ("no.", *HEAD):
         table.add_column(name, justify="right", no_wrap=True)
     for candidate in findings.front:
         row = cells(findings, candidate)

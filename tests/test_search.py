@@ -223,6 +223,17 @@ def test_frames_of_the_test_split_are_not_looked_at(atoms, tmp_path):
     assert not {"frame/3", "frame/7"} & {f.source for f in frames}
 
 
+def test_families_held_out_by_name_are_the_ones_judged_by(atoms, tmp_path):
+    group = {"kernel": {"values": {"environment.representatives": [4]}}}
+    path = prepared_folder(tmp_path, atoms, group=group, rounds=1)
+    config = tomllib.loads((tmp_path / "toy.toml").read_text())
+    config["split"] = {"scheme": "families", "test": ["hcp", "pa3"]}
+    (tmp_path / "toy.toml").write_text(tomli_w.dumps(config))
+    result = search_from_config(path)
+    for one in result.findings.candidates:
+        assert [(r.group, r.frames) for r in one.rows] == [("hcp", 6), ("pa3", 6), ("all", 12)]
+
+
 def test_a_fit_that_fails_is_one_candidate_less(atoms, tmp_path, monkeypatch):
     """It is on file with its reason, and the search goes on."""
 
@@ -410,6 +421,13 @@ def test_front_of_points_made_by_hand():
 
 def test_equal_points_are_on_the_front_once():
     assert front([1.0, 1.0, 2.0], [3.0, 3.0, 3.0]).tolist() == [0]
+
+
+def test_times_that_differ_by_noise_alone_are_equal():
+    cost, error = [1.00, 1.01, 1.50, 1.51, 3.0], [5.0, 4.0, 2.0, 3.0, 1.0]
+    assert front(cost, error).tolist() == [0, 1, 2, 4]
+    assert front(cost, error, 0.02).tolist() == [1, 2, 4]
+    assert front(cost, error, 0.6).tolist() == [2, 4]
 
 
 def test_nothing_dominates_what_is_on_the_front():

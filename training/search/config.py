@@ -41,6 +41,7 @@ class ScoreSection(Section):
     families : "alike" counts a family once, "frames" as many times as it has frames
     price : what is added for each doubling of the time of an evaluation
     gain : a change is kept if the score falls by more than this
+    resolution : share by which times must differ to count as different on the Pareto front
     """
 
     energy: float = Field(default=1.0, ge=0)
@@ -49,6 +50,7 @@ class ScoreSection(Section):
     families: Literal["alike", "frames"] = "alike"
     price: float = Field(default=0.1, ge=0)
     gain: float = Field(default=0.002, ge=0)
+    resolution: float = Field(default=0.02, ge=0)
 
     @model_validator(mode="after")
     def _something(self) -> ScoreSection:

@@ -112,15 +112,15 @@ def _search(search: SearchConfig, base: Base, evaluator: Evaluator, progress: Pr
             steps.append(Step(number, name, len(tried), kept, best, judge.score(best)))
         if best is before:
             break
-    return _findings(judge, first, best, list(evaluator.known.values()), steps)
+    return _findings(judge, search.score, first, best, list(evaluator.known.values()), steps)
 
 
-def _findings(judge, base, best, candidates, steps) -> Findings:
+def _findings(judge, score, base, best, candidates, steps) -> Findings:
     """Front and knee; without a knee, the best by score stands in for it."""
     good = [c for c in candidates if np.isfinite(judge.score(c))]
     cost = np.array([c.ratio for c in good])
     error = np.array([judge.error(c) for c in good])
-    front = pareto.front(cost, error)
+    front = pareto.front(cost, error, score.resolution)
     bend = pareto.knee(cost[front], error[front])
     return Findings(
         judge=judge,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 
-def front(cost, error) -> np.ndarray:
+def front(cost, error, resolution: float = 0.0) -> np.ndarray:
     """Indices of the points that no other one is as good as in both and better in one.
 
     Parameters
     ----------
     cost, error : (k,) arrays
+    resolution : float
+        Costs that differ by a smaller share of them are taken for equal where it spares a point:
+        one that another is as cheap as but for this, and better.
 
     Returns
     -------
@@ -19,8 +22,11 @@ def front(cost, error) -> np.ndarray:
     """
     cost, error = np.asarray(cost, dtype=float), np.asarray(error, dtype=float)
     order = np.lexsort((error, cost))
-    below = np.concatenate([[np.inf], np.minimum.accumulate(error[order])[:-1]])
-    return order[error[order] < below]
+    cost, error = cost[order], error[order]
+    before = np.concatenate([[np.inf], np.minimum.accumulate(error)])
+    # The least error among all that cost hardly more.
+    within = np.searchsorted(cost, cost * (1.0 + resolution), side="right")
+    return order[(error < before[:-1]) & (error <= before[within])]
 
 
 def knee(cost, error) -> int | None:
