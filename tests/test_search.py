@@ -100,6 +100,13 @@ def test_planted_setting_is_found(searched):
     assert (first.round, first.group, first.tried, first.kept) == (1, "priors", 4, True)
 
 
+def test_a_group_starts_from_the_best_of_those_before(searched):
+    _, result, _ = searched
+    varied = [c for c in result.findings.candidates if "environment.representatives" in c.changes]
+    assert len(varied) >= 2
+    assert all(c.changes["environment.linear_prior"] == 0.1 for c in varied)
+
+
 def test_errors_are_those_of_training(searched):
     """The base's errors are those that `hmlp train` writes on the card."""
     path, result, _ = searched
