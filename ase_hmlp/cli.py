@@ -709,8 +709,9 @@ def _front_table(findings):
     for name in ("no.", *HEAD):
         table.add_column(name, justify="right", no_wrap=True)
     for candidate in findings.front:
-        row = cells(findings, candidate)
-        table.add_row(str(findings.number(candidate)), *row)
+        *row, role = cells(findings, candidate)
+        other = role.removesuffix("front").removesuffix(", ")  # all of them are on the front
+        table.add_row(str(findings.number(candidate)), *row, other)
     return table
 
 
