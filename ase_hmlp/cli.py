@@ -662,6 +662,59 @@ def _rounds_table(rounds):
     return table
 
 
+# ---------------------------------------------------------------- search
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; beside CONFIG and named like it by default.",
+)
+@_debug
+def search(config, output):
+    """Search for settings of a training, group by group, as the TOML file CONFIG says.
+
+    Judged by errors on unseen families and by the time of an evaluation. Killed and started again,
+    it goes on where it was. Leaves the Pareto front, and a configuration for `hmlp train`.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.training.search.loop import search_from_config
+    from ase_hmlp.training.search.report import in_words
+
+    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = search_from_config(config, output, progress)
+    console = Console(soft_wrap=True)
+    findings = result.findings
+    console.print(_front_table(findings))
+    known = len(findings.candidates) - result.computed
+    console.print(f"{result.computed} candidates computed{f', {known} before' if known else ''}.")
+    console.print(f"Knee:   {in_words(findings.knee.changes)}", markup=False)
+    console.print(f"Train:  {result.config}", markup=False)
+    console.print(f"Report: {result.report}", markup=False)
+
+
+def _front_table(findings):
+    from rich import box
+    from rich.table import Table
+
+    from ase_hmlp.training.search.report import HEAD, cells
+
+    table = Table(title="Pareto front", title_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = "error: on unseen families, divided by the base's; numbers as in the report"
+    table.caption_justify = "left"
+    for name in ("no.", *HEAD):
+        table.add_column(name, justify="right", no_wrap=True)
+    for candidate in findings.front:
+        *row, role = cells(findings, candidate)
+        other = role.removesuffix("front").removesuffix(", ")  # all of them are on the front
+        table.add_row(str(findings.number(candidate)), *row, other)
+    return table
+
+
 # ---------------------------------------------------------------- evaluate, info
 
 

@@ -216,6 +216,48 @@ def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:
     return frames
 
 
+def prepare_by_family(
+    frames: list[Frame], config: TrainingConfig, progress: Progress = silent
+) -> Prepared:
+    """Gather what frames say, kept apart so that fits can leave families out.
+
+    Parameters
+    ----------
+    frames : list of Frame
+        None of them labelled as a test.
+    config : TrainingConfig
+    progress : callable
+    """
+    used = fitted_frames(frames, config)
+    return config.estimator().prepare(used, _parts(used, config), progress)
+
+
+def predict_unseen(
+    frames: list[Frame], config: TrainingConfig, prepared: Prepared, progress: Progress = silent
+) -> Predictions:
+    """Predict each family by a fit that knows nothing of it.
+
+    Parameters
+    ----------
+    frames : list of Frame
+        As for `prepare_by_family`.
+    config : TrainingConfig
+        It may differ from that of `prepared` in priors.
+    prepared : Prepared
+    progress : callable
+    """
+    estimator = config.estimator().set_params(variance=False)
+    found = []
+    folds = _folds(frames, config)
+    for n, fold in enumerate(folds):
+        progress("held-out families", n, len(folds))
+        estimator.solve(prepared, _usable(prepared, fold))
+        made = predict(estimator.potential_, [frames[i] for i in fold.test])
+        found.append(made.on_one_zero(estimator.zeros_["all"])[0])
+    progress("held-out families", len(folds), len(folds))
+    return Predictions.concatenate(found)
+
+
 @dataclass(frozen=True)
 class _Fold:
     """A held-out family, or families: indices of the frames that may be learned from and tested on.
