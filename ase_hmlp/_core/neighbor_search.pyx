@@ -49,8 +49,10 @@ def search(const double[:, ::1] points, const double[:, ::1] cell, const double[
     pbc : three booleans.
     cutoff : Å.
     half : bool
-        One of each pair and its reverse: the neighbour has the higher index, or, for images of the
-        point itself, a shift whose first component that is not zero is positive.
+        One of each pair and its reverse: the one from the lower index if both indices are even or
+        both odd, else the one from the higher, so that all points have about equally many; of
+        images of the point itself those with a shift whose first component that is not zero is
+        positive.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def search(const double[:, ::1] points, const double[:, ::1] cell, const double[
                         b = (<Py_ssize_t> bx * nb[1] + by) * nb[2] + bz
                         for k in range(starts[b], starts[b + 1]):
                             j = order[k]
-                            if half and j < i:
+                            if half and j != i and ((i + j) & 1) == (j > i):
                                 continue
                             if i == j:
                                 if sx == 0 and sy == 0 and sz == 0:
