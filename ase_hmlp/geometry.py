@@ -11,7 +11,11 @@ from ase_hmlp.molecules import bond_shifts
 from ase_hmlp.neighbors import NeighbourList, neighbour_list
 
 #: How far (Å) the list reaches beyond the cutoff, so that it outlives many steps.
-SKIN = 0.4
+SKIN = 0.6
+
+#: An atom that moved farther (Å) may have been put elsewhere by a cell vector: no cell of molecules
+#: is so narrow.
+WRAPPED = 1.0
 
 
 def default_threads() -> int:
@@ -91,7 +95,7 @@ class GeometryTracker:
         positions = np.array(positions, dtype=float, order="C")
         cell = np.array(cell, dtype=float, order="C")
         if not self._still_valid(positions, cell, pbc, molecules):
-            self._rebuild(positions, cell, pbc, molecules)
+            self._rebuild(positions, cell, pbc, molecules, threads)
         elif not np.array_equal(cell, self._cell):
             # A new list: geometries handed out before keep their own shifts.
             self._pairs = self._pairs.strained(cell)
@@ -110,7 +114,7 @@ class GeometryTracker:
         """Whether no pair can have come within the cutoff that is not in the list.
 
         With the homogeneous part F of the deformation taken out, a pair closes by at most twice
-        the largest displacement plus ||F - 1|| times its separation.
+        the largest displacement of a centre plus ||F - 1|| times its separation.
         """
         if self._reference is None:
             return False
@@ -128,14 +132,17 @@ class GeometryTracker:
             deformation = np.linalg.solve(old_cell, cell)
             stretch = float(np.linalg.norm(deformation - np.eye(3), 2))
             moved = positions - old_positions @ deformation
-        largest = np.sqrt(np.einsum("ij,ij->i", moved, moved).max())
-        return bool(2.0 * largest + stretch * reach < self.skin)
+        if abs(moved).max() > WRAPPED:
+            return False
+        centres = moved[molecules[:, 0]] + moved[molecules[:, 1]]  # twice what they moved by
+        largest = np.sqrt(np.einsum("ij,ij->i", centres, centres).max())
+        return bool(largest + stretch * reach < self.skin)
 
-    def _rebuild(self, positions, cell, pbc, molecules) -> None:
+    def _rebuild(self, positions, cell, pbc, molecules, threads: int) -> None:
         shifts = bond_shifts(positions, cell, pbc, molecules)
         centres = positions[molecules[:, 0]] + 0.5 * _bonds(positions, cell, molecules, shifts)
         self._pairs = NeighbourList.from_search(
-            neighbour_list(centres, cell, pbc, self.cutoff + self.skin, half=True), cell
+            neighbour_list(centres, cell, pbc, self.cutoff + self.skin, True, threads), cell
         )
         self._bond_shifts = shifts
         self._cell = cell

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ase_hmlp._core.neighbor_search import search
+from ase_hmlp._core.neighbor_search import number_shifts, search, shift_range
 from ase_hmlp.errors import CellError
 
 #: Shifts are numbered without looking which there are up to this many.
@@ -40,7 +40,7 @@ def complete_cell(cell, pbc) -> np.ndarray:
     return cell
 
 
-def neighbour_list(positions, cell, pbc, cutoff: float, half: bool = False):
+def neighbour_list(positions, cell, pbc, cutoff: float, half: bool = False, threads: int = 1):
     """All ordered pairs within `cutoff`, or half: `ase_hmlp._core.neighbor_search.search`."""
     cell = np.ascontiguousarray(cell, dtype=float)
     inverse = np.linalg.inv(cell)
@@ -53,6 +53,7 @@ def neighbour_list(positions, cell, pbc, cutoff: float, half: bool = False):
         pbc,
         cutoff,
         half,
+        threads,
     )
 
 
@@ -81,17 +82,12 @@ class NeighbourList:
         first, index, shift = found
         low, span = np.zeros(3, dtype=np.int64), np.ones(3, dtype=np.int64)
         if len(shift):
-            low = shift.min(axis=0).astype(np.int64)
-            span = shift.max(axis=0) - low + 1
-        if span.prod() <= MOST_SHIFTS:
+            low, high = shift_range(shift)
+            span = high - low + 1
+        if span.prod(dtype=float) <= MOST_SHIFTS:
             # All there could be: cheaper than finding out which there are.
             unique = np.indices(span.tolist()).reshape(3, -1).T + low
-            shift_id = np.empty(len(shift), dtype=np.intc)
-            np.subtract(shift[:, 0], low[0], out=shift_id, casting="unsafe")
-            for c in (1, 2):
-                shift_id *= span[c]
-                shift_id += shift[:, c]
-                shift_id -= low[c]
+            shift_id = number_shifts(shift, low, span)
         else:  # atoms never wrapped get far
             unique, inverse = np.unique(shift, axis=0, return_inverse=True)
             shift_id = inverse.astype(np.intc).ravel()

@@ -256,9 +256,27 @@ def test_tracker_rebuilds_after_half_a_skin(distance, builds):
     tracker, s = GeometryTracker(3.0, skin=0.4), solid()
     update(tracker, s)
     positions = s.positions.copy()
-    positions[3, 1] += distance
+    positions[s.molecules[1], 1] += distance
     update(tracker, s.moved(positions))
     assert tracker.builds == builds
+
+
+def test_tracker_follows_centres_and_notices_wrapped_atoms():
+    """Bonds may turn and stretch; atoms put elsewhere by opposite cell vectors leave the centre."""
+    tracker, s = GeometryTracker(3.0, skin=0.4), solid()
+    update(tracker, s)
+    a, b = s.molecules[1]
+    positions = s.positions.copy()
+    positions[a, 1] += 0.3
+    positions[b, 1] -= 0.3
+    update(tracker, s.moved(positions))
+    assert tracker.builds == 1
+    positions = s.positions.copy()
+    positions[a] += s.cell[0]
+    positions[b] -= s.cell[0]
+    moved = s.moved(positions)
+    same_geometry(update(tracker, moved), update(GeometryTracker(3.0, skin=0.4), moved), tracker)
+    assert tracker.builds == 2
 
 
 @pytest.mark.parametrize("strain, builds", [(0.11, 1), (0.12, 2), (-0.11, 1), (-0.12, 2)])

@@ -239,7 +239,7 @@ void PairHMLP::compute(int eflag, int vflag)
   double **f = atom->f;
   for (std::size_t m = 0; m < n_molecules; ++m) {
     const int a = first_atom[m], b = second_atom[m];
-    if (b < 0) continue;
+    if (!met[m]) continue;
     hmlp::MoleculeTerms &t = terms[m];
     double energy = t.pair + t.orientation;
     if (static_cast<int>(m) < n_owned) {
@@ -350,8 +350,12 @@ void PairHMLP::find_molecules()
 
 void PairHMLP::build_lists()
 {
-  molecules.resize(first_atom.size());
+  const std::size_t n_molecules = first_atom.size();
+  molecules.resize(n_molecules);
+  met.assign(n_molecules, 0);
+  for (std::size_t m = 0; m < n_molecules; ++m) met[m] = second_atom[m] >= 0;
   update_molecules();
+  std::fill(met.begin() + n_owned, met.end(), 0);
   const double range = model->interaction.cutoff + neighbor->skin;
   first_pair.assign(1, 0);
   pairs.clear();
@@ -361,7 +365,9 @@ void PairHMLP::build_lists()
       const int j = list->firstneigh[i][k] & NEIGHMASK;
       const int b = molecule[j];
       if (b < 0 || first_atom[b] != j || second_atom[b] < 0) continue;
-      if (dist_sq(molecules[m].centre, molecules[b].centre) < range * range) pairs.push_back(b);
+      if (dist_sq(molecules[m].centre, molecules[b].centre) >= range * range) continue;
+      pairs.push_back(b);
+      met[b] = 1;
     }
     first_pair.push_back(static_cast<int>(pairs.size()));
   }
@@ -373,7 +379,7 @@ void PairHMLP::update_molecules()
   const tagint *tag = atom->tag;
   const double shortest = model->bond_limits[0], longest = model->bond_limits[1];
   for (std::size_t m = 0; m < first_atom.size(); ++m) {
-    if (second_atom[m] < 0) continue;
+    if (!met[m]) continue;
     const double *a = x[first_atom[m]], *b = x[second_atom[m]];
     const double bond[3] = {b[0] - a[0], b[1] - a[1], b[2] - a[2]};
     hmlp::place_molecule(model->interaction, a, bond, &molecules[m]);
@@ -494,5 +500,5 @@ double PairHMLP::memory_usage()
   const auto bytes = [](const auto &v) { return double(v.capacity() * sizeof(v[0])); };
   return Pair::memory_usage() + bytes(partner_tag) + bytes(partner) + bytes(molecule) +
       bytes(first_atom) + bytes(second_atom) + bytes(first_pair) + bytes(pairs) +
-      bytes(molecules) + bytes(rows) + bytes(terms) + bytes(energies);
+      bytes(molecules) + bytes(met) + bytes(rows) + bytes(terms) + bytes(energies);
 }

@@ -57,6 +57,8 @@ class PairHMLP : public Pair {
   int n_owned = 0;                        // molecules whose first atom is owned come first
   std::vector<int> first_pair, pairs;     // neighbours of owned molecule m: from first_pair[m] on
 
+  std::vector<char> met;                  // molecules that are owned or an owned one's neighbour
+
   // Of the current step.
   std::vector<hmlp::Molecule> molecules;
   std::vector<double> rows;               // moments, then derivatives by them (molecules, 48)
