@@ -34,7 +34,7 @@ class Evaluation:
     virials : (n, 6) eV, dE/dstrain in Voigt order xx yy zz yz xz xy, positive in tension
     levels : dict of float, eV: the energy of each level
     shortest_contact : float, Å, between atoms of different molecules within the cutoff
-    contact_atoms : (int, int), the two atoms that have it
+    contact_atoms : (int, int), the two atoms that have it, the lower first
     """
 
     energies: np.ndarray
@@ -103,16 +103,17 @@ class Potential:
         present = [name for name in LEVELS if getattr(self, name) is not None]
         by_level = dict(zip(LEVELS, levels.tolist(), strict=True))
         distance, entry, molecule, which = contact
-        first = geometry.molecules[molecule, which // 2]
+        first = int(geometry.molecules[molecule, which // 2])
         # Without any contact there may be no entry at all.
         near = pairs.index[entry] if np.isfinite(distance) else molecule
+        second = int(geometry.molecules[near, which % 2])
         return Evaluation(
             energies,
             forces,
             virials,
             {"zero": self.e0 * geometry.n_atoms} | {name: by_level[name] for name in present},
             float(distance),
-            (int(first), int(geometry.molecules[near, which % 2])),
+            (min(first, second), max(first, second)),
         )
 
     def fingerprints(self, geometry: Geometry) -> np.ndarray:

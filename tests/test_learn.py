@@ -642,7 +642,7 @@ def test_a_round_without_a_label_is_an_error_that_can_be_mended(loop, tmp_path):
         loop,
         {
             "label": {"calculator": {"arguments": {"fails_above": 0.0}}},
-            "select": {"uncertainty": 1.0},
+            "select": {"uncertainty": 1e-3},
         },
     )
     config = write_loop(tmp_path, changes)
