@@ -374,6 +374,7 @@ def killed_from_outside(words, folder, rows):
         [sys.executable, "-m", "ase_hmlp.cli", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        cwd=folder.parent,  # not the source folder, which has no compiled core
     )
     try:
         while not log.exists() or len(log.read_bytes().splitlines()) < rows + 1:
