@@ -12,9 +12,9 @@ was when it is given again. Needs ``pip install "ase_hmlp[lammps]"``.
 
 In short, to see that it works::
 
-    python benchmarks/lammps_checks.py --folder /tmp/short parity --atoms 96
-    python benchmarks/lammps_checks.py --folder /tmp/short nve --atoms 96 --steps 400
-    python benchmarks/lammps_checks.py --folder /tmp/short npt --atoms 96 --time 0.5
+    python benchmarks/lammps_checks.py --folder short parity --atoms 96
+    python benchmarks/lammps_checks.py --folder short nve --atoms 96 --steps 400
+    python benchmarks/lammps_checks.py --folder short npt --atoms 96 --time 0.5
 """
 
 from __future__ import annotations

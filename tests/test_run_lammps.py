@@ -13,6 +13,8 @@ import pytest
 from ase import units
 from ase.io import read, write
 from click.testing import CliRunner
+from killed_runs import in_a_child
+from killed_runs import same as compare
 from lammps_runs import PATIENT
 from toy_calculator import toy_model
 from toy_models import hcp
@@ -103,21 +105,7 @@ def whole(model_file, tmp_path_factory):
 
 def same(one, other):
     """Whether the growing files of two folders are equal, byte for byte."""
-    for name in GROWING:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-
-
-def in_a_child(work):
-    """Run a function in a forked process; returns how that ended, as `os.waitpid` has it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
+    compare(one, other, GROWING)
 
 
 # ---------------------------------------------------------------- the same as engine ase

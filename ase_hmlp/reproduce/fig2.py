@@ -26,6 +26,7 @@ from ase_hmlp.reproduce.report import (
     checks_table,
     checks_text,
     goes,
+    measured,
     number,
     numbers,
     provenance,
@@ -201,10 +202,7 @@ def make_report(found: list[Lines], inputs: dict) -> Report:
         ("bond_length_A", "bond"),
         ("e2g_per_cm", "e2g"),
     ):
-        some = [getattr(x, key) for x in found]
-        columns.append(
-            Column(name, numbers(q.value for q in some), name, numbers(q.error for q in some))
-        )
+        columns.append(measured(name, (getattr(x, key) for x in found)))
     rows = [
         (
             x.phase,

@@ -23,6 +23,7 @@ from ase_hmlp.reproduce.report import (
     TextTable,
     checks_table,
     checks_text,
+    measured,
     number,
     numbers,
     provenance,
@@ -150,10 +151,7 @@ def make_report(found: list[Packing], inputs: dict) -> Report:
         ("bond_length_A", "bond"),
         ("volume_A3_per_atom", "volume"),
     ):
-        some = [getattr(p, key) for p in found]
-        columns.append(
-            Column(name, numbers(q.value for q in some), name, numbers(q.error for q in some))
-        )
+        columns.append(measured(name, (getattr(p, key) for p in found)))
     rows = [
         (
             p.phase,

@@ -173,6 +173,12 @@ def numbers(values: Iterable[float]) -> np.ndarray:
     return np.array(list(values), dtype=float)
 
 
+def measured(name: str, quantities: Iterable[Quantity]) -> Column:
+    """Quantities of one kind as a column, with their errors."""
+    some = list(quantities)
+    return Column(name, numbers(q.value for q in some), name, numbers(q.error for q in some))
+
+
 def provenance(reproduction: Reproduction) -> dict:
     """What a report is made with, for its ``inputs``."""
     return reproduction.record | {"seed": CITATION}
