@@ -37,8 +37,9 @@ the trajectory was held at.
 The plan (trajectories, their order, splits and random streams) is fixed. Snapshots are kept in
 ``<output stem>.explored``, for dynamics is chaotic: another processor leads to other frames of the
 same ensemble. The order interleaves families and splits, so that what is finished at any moment is
-a small whole set. Run the script again after a kill and it goes on with what is missing. Frames
-that fail in pw.x are listed in ``<output stem>.failed.jsonl``.
+a small whole set. Run the script again after a kill and it goes on with what is missing; elsewhere,
+``--after`` the packed file goes on with the trajectories that are not in it. Frames that fail in
+pw.x are listed in ``<output stem>.failed.jsonl``.
 
 Example
 -------
@@ -882,7 +883,7 @@ def explored(trajectory, folder):
     return list(iterate_structures(path)) if path.exists() else []
 
 
-def pack(output, trajectories) -> Path:
+def pack(output, trajectories, before=()) -> Path:
     """Write what is labelled, in the order of the plan, to ``<output>.xz``.
 
     The running file is only read: a labelling run may go on.
@@ -893,12 +894,14 @@ def pack(output, trajectories) -> Path:
         Of `label_frames`.
     trajectories : list of Trajectory
         The plan.
+    before : sequence of ase.Atoms
+        Labelled frames of earlier runs, which come along.
     """
     order = {trajectory.name: n for n, trajectory in enumerate(trajectories)}
     # Without what a kill, or a run that is writing just now, left half-written.
     text = b"".join(split_frames(output.read_bytes())).decode()
     finished = []
-    for atoms in ase.io.read(io.StringIO(text), ":", format="extxyz"):
+    for atoms in [*before, *ase.io.read(io.StringIO(text), ":", format="extxyz")]:
         drop = ("label_id", "label_settings", "label_date", "label_seconds")
         atoms.info = {key: value for key, value in atoms.info.items() if key not in drop}
         number = int(atoms.info["source"].rsplit("/", 1)[1])
@@ -959,9 +962,14 @@ def main():
     parser.add_argument("--limit", type=int, help="only the first N trajectories of the plan")
     parser.add_argument("--block", type=int, default=6, help="trajectories between two stages")
     parser.add_argument("--pack", action="store_true", help="only pack what is labelled")
+    parser.add_argument(
+        "--after", type=Path, help="packed file of earlier runs: its trajectories are done"
+    )
     arguments = parser.parse_args()
 
     output, trajectories = arguments.output, plan()
+    before = list(iterate_structures(arguments.after)) if arguments.after else []
+    done = {atoms.info["trajectory"] for atoms in before}
     folder = output.with_suffix(".explored")
     # As on Ctrl-C, so that the calculations in flight end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -970,7 +978,7 @@ def main():
             command=arguments.command, pseudo_dir=str(arguments.pseudo_dir.resolve()), **CALCULATOR
         ).labeller()
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = trajectories[: arguments.limit]
+        wanted = [t for t in trajectories[: arguments.limit] if t.name not in done]
         for start in range(0, len(wanted), arguments.block):
             block = wanted[start : start + arguments.block]
             found = joblib.Parallel(n_jobs=arguments.workers, batch_size=1)(
@@ -980,7 +988,7 @@ def main():
             print(f"{start} of {len(wanted)} trajectories; {len(frames)} frames next", flush=True)
             run = RunSection(workers=arguments.workers)
             label_frames(frames, output, labeller, run, retry_failed=True)
-    print_ranges(pack(output, trajectories))
+    print_ranges(pack(output, trajectories, before))
     failures = output.with_suffix(".failed.jsonl")
     if failures.exists():
         print(f"some failed, see {failures}")
