@@ -798,7 +798,7 @@ def explore(trajectory) -> tuple[list[Atoms], list[str]]:
     for number, atoms in enumerate(frames):
         try:
             kept.append(finish(atoms, trajectory, number))
-        except Dropped as reason:
+        except (Dropped, HMLPError) as reason:
             reasons.append(f"snapshot {number}: {reason}")
     return kept, reasons
 
