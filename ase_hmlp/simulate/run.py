@@ -180,6 +180,23 @@ class Run:
             return session.run(progress, preparing)
 
 
+class _IntegrationError(Exception):
+    """An integrator that cannot go on, such as with a cell that is not finite."""
+
+    def __init__(self, error: Exception):
+        self.kind = type(error).__name__
+        super().__init__(f"The integrator met {self.kind}: {error}")
+
+
+def _advance(dynamics: Dynamics, stop: int) -> None:
+    try:
+        dynamics.advance(stop)
+    except HMLPError:
+        raise
+    except (ArithmeticError, ValueError) as error:
+        raise _IntegrationError(error) from error
+
+
 class _Session:
     """One process's part of a run."""
 
@@ -394,11 +411,11 @@ class _Session:
         for stop in stops(dynamics.step, steps, self._intervals()):
             with self._watching(dynamics):
                 try:
-                    dynamics.advance(stop)
+                    _advance(dynamics, stop)
                     row = self._due(dynamics)
                 except RunError:  # nothing is wrong with the structure
                     raise
-                except HMLPError as error:
+                except (HMLPError, _IntegrationError) as error:
                     self._fail(dynamics, error)
             self.step = stop
             if row is not None and progress is not None:
@@ -464,14 +481,15 @@ class _Session:
             warnings.showwarning = note
             yield
 
-    def _fail(self, dynamics: Dynamics, error: HMLPError) -> None:
+    def _fail(self, dynamics: Dynamics, error: HMLPError | _IntegrationError) -> None:
         """End a run whose structure has no energy any more."""
         step = dynamics.now
         self.step = step
         reason = " ".join(str(error).split())
         self._event(step, "failed", reason)
         write_whole(self._path(names.FAILED), _extxyz(dynamics.atoms))
-        self._finish("failed", reason=reason)
+        kind = error.kind if isinstance(error, _IntegrationError) else type(error).__name__
+        self._finish("failed", error=kind, reason=reason)
         raise RunError(f"The run in {self.folder.path} failed at step {step}: {reason}") from error
 
     def _finish(self, status: str, **more) -> dict[str, Any]:
