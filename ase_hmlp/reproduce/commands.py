@@ -24,6 +24,7 @@ class Noted(click.Command):
     """A command that remembers what it was given."""
 
     def parse_args(self, ctx, args):
+        """Parse them, as click does."""
         ctx.meta[_ARGUMENTS] = shlex.join([*ctx.command_path.split(), *args])
         return super().parse_args(ctx, args)
 

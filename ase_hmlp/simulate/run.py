@@ -29,6 +29,7 @@ from ase_hmlp.errors import ConfigError, DomainWarning, HMLPError, RunError
 from ase_hmlp.files import write_whole
 from ase_hmlp.lammps.program import find_command
 from ase_hmlp.model_io import available_models, load_model, model_hash
+from ase_hmlp.molecules import molecules_of
 from ase_hmlp.sections import read_toml
 from ase_hmlp.simulate import lammps_script
 from ase_hmlp.simulate import run_folder as names
@@ -291,7 +292,9 @@ class _Session:
             # Building passes through structures that the run never sees again.
             warnings.simplefilter("ignore", DomainWarning)
             atoms = self._structure(stages, build, momenta, preparing)
-            atoms.calc = HMLP(run._model, threads=config.threads)
+            partner = atoms.arrays.get("partner")
+            known = None if partner is None else molecules_of(partner)
+            atoms.calc = HMLP(run._model, bonds=known, threads=config.threads)
             atoms.get_potential_energy()
             self.molecules = atoms.calc.molecules
         self.axes = bonds(atoms, self.molecules)[1]

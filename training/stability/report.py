@@ -108,16 +108,16 @@ def limits(model: Model) -> str:
         "" if limit is None else f"; the calculator warns of deviations above {1e3 * limit:.1f} meV"
     )
     return (
-        f"Limits of the model: bonds of {low:.3f} to {high:.3f} Å, contacts of {domain.contact:.3f} "
-        f"Å and more{warns}. Extremes are over every step."
+        f"Limits of the model: bonds of {low:.3f} to {high:.3f} Å, contacts of "
+        f"{domain.contact:.3f} Å and more{warns}. Extremes are over every step."
     )
 
 
 #: What the other columns are.
 COLUMNS = (
-    "out: molecules whose bond was outside at any time; above: share of the structures looked at with "
-    "a deviation above the threshold; density and temperature: means without the first quarter; "
-    "frames: written down for labelling."
+    "out: molecules whose bond was outside at any time; above: share of the structures looked at "
+    "with a deviation above the threshold; density and temperature: means without the first "
+    "quarter; frames: written down for labelling."
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def judge(point: Point, folder: Path, model: Model, reason: str = "", frames: in
     return Outcome(
         *place,
         verdict,
-        **{f"{name}_ps": time for name, time in first.items()},
+        **cast(dict[str, Any], {f"{name}_ps": time for name, time in first.items()}),
         reason=reason,
         time_ps=float(max(log["time_ps"][-1], extremes["time_ps"][-1])),
         shortest_bond_A=float(extremes["bond_min_A"].min()),
@@ -145,7 +145,7 @@ def _first_trips(model: Model, extremes: np.ndarray) -> dict[str, float]:
     return first
 
 
-def _deviations(log: np.ndarray, model: Model) -> dict[str, float | None]:
+def _deviations(log: np.ndarray, model: Model) -> dict[str, Any]:
     largest = log["deviation_max_meV"]
     largest = largest[~np.isnan(largest)]
     if not len(largest):
@@ -158,7 +158,7 @@ def _deviations(log: np.ndarray, model: Model) -> dict[str, float | None]:
     }
 
 
-def _means(log: np.ndarray) -> dict[str, float | None]:
+def _means(log: np.ndarray) -> dict[str, Any]:
     means = averages(log[int(SETTLING * len(log)) :])
     columns = ("density_g_per_cm3", "temperature_K", "pressure_GPa")
     return {f"mean_{column}": _finite(means[column]["mean"]) for column in columns}

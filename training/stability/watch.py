@@ -29,6 +29,7 @@ from ase import Atoms
 from ase_hmlp.calculator import HMLP
 from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import Domain
+from ase_hmlp.molecules import partners
 from ase_hmlp.simulate.dynamics import Dynamics
 from ase_hmlp.simulate.observables import log_line
 from ase_hmlp.simulate.run import Run
@@ -161,9 +162,7 @@ class Watch:
                 return
             trips = ["uncertainty"]
         frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        partner = np.empty(len(atoms), dtype=int)
-        partner[calculator.molecules] = calculator.molecules[:, ::-1]
-        frame.set_array("partner", partner)
+        frame.set_array("partner", partners(calculator.molecules))
         frame.info = {
             "step": step,
             "trips": "+".join(trips),
