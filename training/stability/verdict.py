@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +34,8 @@ class Outcome:
 
     Attributes
     ----------
-    verdict : "ok", the criteria that were not met, "not run" or "unfinished"
+    verdict : "ok"; or the criteria that were not met, and "unfinished" of a run that goes on; or
+        "not run", if it could not begin
     bond_ps, contact_ps, crash_ps : when each criterion was first not met, if it was not
     error, reason : name and words of what a run ended with before its time
     time_ps : how far it came
@@ -117,11 +118,12 @@ def judge(point: Point, folder: Path, model: Model, reason: str = "", frames: in
             ended |= {"error": error}
         reason = summary.get("reason", "")
     missed = [name for name in CRITERIA if name in first]
-    verdict = ", ".join(missed) or ("ok" if summary is not None else "unfinished")
-    return Outcome(
-        *place,
-        verdict,
-        **cast(dict[str, Any], {f"{name}_ps": time for name, time in first.items()}),
+    missed += ["unfinished"] * (summary is None)
+    verdict = ", ".join(missed) or "ok"
+    numbers: dict[str, Any] = {f"{name}_ps": time for name, time in first.items()}
+    return replace(
+        Outcome(*place, verdict),
+        **numbers,
         reason=reason,
         time_ps=float(max(log["time_ps"][-1], extremes["time_ps"][-1])),
         shortest_bond_A=float(extremes["bond_min_A"].min()),
