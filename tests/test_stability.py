@@ -317,12 +317,12 @@ def test_a_report_of_what_there_is(tight, tmp_path):
     def work():
         run = Run(point.config, folder, config.parent)
         Watching(0.005)(run)
-        run.attach(kill_at(3))
+        run.attach(kill_at(7))
         run.run()
 
     assert os.WTERMSIG(in_a_child(work)) == signal.SIGKILL
     (outcome,) = stability_from_config(config, tmp_path / "some", report_only=True).outcomes
-    assert outcome.verdict == "unfinished" and outcome.time_ps == pytest.approx(0.0015)
+    assert outcome.verdict.endswith("unfinished") and 0.0025 <= outcome.time_ps <= 0.0035
     assert not (folder / run_folder.SUMMARY).exists()
 
 
@@ -341,7 +341,8 @@ def test_the_shipped_configuration_is_the_grid_of_50_ps():
         (stage,) = point.config.stages
         assert stage.steps * point.config.dynamics.timestep == 50_000.0
         assert stage.method.ensemble == "npt" and point.config.structure.atoms >= 256
-        assert stage.method.cell == ("iso" if point.phase == "liquid" else "full")
+        flows = point.phase == "liquid" or point.temperature >= 800.0
+        assert stage.method.cell == ("iso" if flows else "full")
         assert stage.start.pressure == point.pressure
         assert stage.start.temperature == point.temperature
 

@@ -10,8 +10,7 @@ from ase_hmlp.errors import ConfigError
 from ase_hmlp.simulate.sweep import Point, SweepConfig, grid_points
 from ase_hmlp.training.sections import Section
 
-#: The phase whose cell keeps its angles unless a stage says otherwise: a liquid has no shear
-#: modulus that would hold them.
+#: The phase that flows at any temperature.
 LIQUID = "liquid"
 
 
@@ -35,11 +34,14 @@ class StabilityConfig(SweepConfig):
 
     Attributes
     ----------
-    grid, run, workers, output : of the sweep; the cell of liquids changes its volume only, unless
-        the stage names `cell`
+    grid, run, workers, output : of the sweep
+    isotropic_above : K; above, and of liquids at any temperature, cells keep their shape unless a
+        stage says which `cell` it wants. A crystal may melt there, and a melt, which has no shear
+        modulus, would flow until its cell is flat
     frames : FramesSection
     """
 
+    isotropic_above: PositiveFloat = 500.0
     frames: FramesSection = FramesSection()
 
     def changed(self, model: str | None = None, time: float | None = None) -> StabilityConfig:
@@ -76,23 +78,26 @@ def stability_points(config: StabilityConfig, where: str = "") -> list[Point]:
     ConfigError
         If a run is impossible, or could not be watched across a kill.
     """
-    points = []
-    for phase in config.grid.phase:
-        run = dict(config.run)
-        if phase == LIQUID:
-            run["stage"] = [_isotropic(stage) for stage in run.get("stage", [])]
-        grid = config.grid.model_copy(update={"phase": [phase]})
-        points += grid_points(SweepConfig(grid=grid, run=run), where)
-    names = [point.name for point in points]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{where}The grid has {name} more than once.")
+    rigid = dict(config.run)
+    rigid["stage"] = [_isotropic(stage) for stage in config.run.get("stage", [])]
+    points = [
+        isotropic if _flows(config, isotropic) else free
+        for free, isotropic in zip(
+            grid_points(config, where),
+            grid_points(config.model_copy(update={"run": rigid}), where),
+            strict=True,
+        )
+    ]
     write = points[0].config.write
     if write.checkpoint_interval % write.sample_interval:
         raise ConfigError(
             f"{where}run.write.checkpoint_interval must be a multiple of sample_interval."
         )
     return points
+
+
+def _flows(config: StabilityConfig, point: Point) -> bool:
+    return point.phase == LIQUID or point.temperature > config.isotropic_above
 
 
 def _isotropic(stage: dict[str, Any]) -> dict[str, Any]:
