@@ -181,7 +181,7 @@ def test_a_crash_is_a_verdict_and_the_others_go_on(tmp_path):
     cold, hot = result.outcomes
     assert cold.verdict == "ok"
     assert hot.verdict == "crash, bond" and hot.error == "BondStretchError"
-    assert 0.0 < hot.bond_ps <= hot.crash_ps <= STEPS * 0.0005
+    assert 0.0 < hot.bond_ps <= hot.crash_ps == hot.time_ps <= STEPS * 0.0005
     assert "BondStretchError: The bond between atoms" in (result.folder / TEXT).read_text()
     again = stability_from_config(config)
     assert again.already == 2 and again.outcomes == result.outcomes

@@ -103,10 +103,11 @@ def judge(point: Point, folder: Path, model: Model, reason: str = "", frames: in
     if not len(log) or not len(extremes):
         return Outcome(*place, "not run", reason=reason)
     first = _first_trips(model, extremes)
-    ended: dict[str, Any] = {}
+    ended: dict[str, Any] = {"time_ps": float(extremes["time_ps"][-1])}
     if summary is not None:
         steps = max(1, summary["steps"]) * summary["atoms"]
         ended = {
+            "time_ps": summary["time_ps"],
             "atoms": summary["atoms"],
             "microseconds_per_atom_step": 1e6 * summary["seconds"] / steps,
         }
@@ -125,7 +126,6 @@ def judge(point: Point, folder: Path, model: Model, reason: str = "", frames: in
         Outcome(*place, verdict),
         **numbers,
         reason=reason,
-        time_ps=float(max(log["time_ps"][-1], extremes["time_ps"][-1])),
         shortest_bond_A=float(extremes["bond_min_A"].min()),
         longest_bond_A=float(extremes["bond_max_A"].max()),
         shortest_contact_A=_finite(extremes["contact_A"].min()),
