@@ -137,6 +137,8 @@ class HMLP(Calculator):
         self._seen: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
         self._geometry: Geometry | None = None
         self._levels: dict[str, float] | None = None
+        self._contact = float("inf")
+        self._deviations: np.ndarray | None = None
         self._warned: set[str] = set()
 
     @property
@@ -160,6 +162,23 @@ class HMLP(Calculator):
         if self._seen is None:
             raise RuntimeError("No structure has been calculated: the bonds are unknown.")
         return self._seen[3].copy()
+
+    @property
+    def bond_lengths(self) -> np.ndarray:
+        """Lengths (m) of the bonds in the last calculation, in the order of `molecules`, Å."""
+        if self._geometry is None:
+            raise RuntimeError("No structure has been calculated: the bonds are unknown.")
+        return self._geometry.bond_length.copy()
+
+    @property
+    def shortest_contact(self) -> float:
+        """Shortest distance of atoms of different molecules in the last calculation, Å.
+
+        Infinite if no two molecules are within the cutoff.
+        """
+        if self._seen is None:
+            raise RuntimeError("No structure has been calculated: there are no contacts.")
+        return self._contact
 
     @property
     def levels(self) -> dict[str, float]:
@@ -191,7 +210,10 @@ class HMLP(Calculator):
             raise PropertyNotImplementedError(
                 f"The model {self._model.name!r} was saved without predictive variances."
             )
-        found = self._model.potential.deviations(self._geometry_of(atoms, "uncertainties"))
+        geometry = self._geometry_of(atoms, "uncertainties")
+        if self._deviations is None:
+            self._deviations = self._model.potential.deviations(geometry)
+        found = self._deviations.copy()
         threshold = self._model.uncertainty_threshold
         if threshold is not None and found.max() > threshold:
             i = int(found.argmax())
@@ -299,6 +321,8 @@ class HMLP(Calculator):
         self._seen = (geometry.positions, cell, pbc.copy(), molecules)
         self._geometry = geometry
         self._levels = evaluation.levels
+        self._contact = evaluation.shortest_contact
+        self._deviations = None
         if not volume and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(
                 "There is no stress without three cell vectors that span a volume."

@@ -14,7 +14,7 @@ import click
 from ase_hmlp import __version__
 from ase_hmlp.analysis.commands import analyse
 from ase_hmlp.errors import HMLPError
-from ase_hmlp.reproduce.commands import reproduce
+from ase_hmlp.reproduce.commands import Noted, given_command, reproduce
 
 #: Exit codes, after the shells' and click's own: a usage error or bad input, and Ctrl-C.
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -660,6 +660,54 @@ def _rounds_table(rounds):
             *errors[1],
         )
     return table
+
+
+# ---------------------------------------------------------------- stability
+
+
+@main.command(cls=Noted)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of the test; the one CONFIG names, or named after it, by default.",
+)
+@click.option("--model", help="Shipped name or model file, instead of CONFIG's.")
+@click.option(
+    "--time",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Length of the runs in ps, instead of CONFIG's.",
+)
+@click.option("--retry-failed", is_flag=True, help="Go on with the runs that crashed.")
+@click.option("--report-only", is_flag=True, help="Run nothing; report on what there is.")
+@_debug
+def stability(config, output, model, time, retry_failed, report_only):
+    """Run dynamics on a grid of points, as the TOML file CONFIG says, and judge every run.
+
+    A run must not crash, no bond leave the model's domain, no two molecules come closer than any
+    labelled. Leaves a table, a picture of the predicted deviations, and what tripped as input of
+    hmlp label. Killed and started again, it goes on where it was.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.simulate.sweep_progress import SweepProgress
+    from ase_hmlp.training.stability.grid import stability_from_config
+    from ase_hmlp.training.stability.report import conclusion, rich_table, sentences
+
+    with _terminable(), SweepProgress(Console(stderr=True)) as progress:
+        result = stability_from_config(
+            config, output, model, time, retry_failed, report_only, progress, given_command()
+        )
+    console = Console()
+    console.print(rich_table(result.outcomes, result.provenance.model, narrow=True))
+    for sentence in sentences(result.outcomes):
+        console.print(sentence, markup=False)
+    if result.already:
+        console.print(f"{result.already} of {len(result.outcomes)} points had ended before.")
+    console.print(conclusion(result.outcomes))
+    written = ", ".join(map(str, result.paths))
+    console.print(f"Written: {written}", soft_wrap=True, markup=False)
 
 
 # ---------------------------------------------------------------- search

@@ -115,6 +115,26 @@ def check_molecules(molecules, n_atoms: int) -> np.ndarray:
     return np.ascontiguousarray(pairs, dtype=np.intc)
 
 
+def partners(molecules: np.ndarray) -> np.ndarray:
+    """Bonded partner of each atom (n), from pairs (n / 2, 2); what ``arrays["partner"]`` holds."""
+    partner = np.empty(2 * len(molecules), dtype=int)
+    partner[molecules] = molecules[:, ::-1]
+    return partner
+
+
+def molecules_of(partner) -> np.ndarray:
+    """Inverse of `partners`: pairs (n / 2, 2), the lower atom first, in order of it.
+
+    Raises
+    ------
+    BondingError
+        If they are not the partners of each other.
+    """
+    partner = np.asarray(partner).astype(int)
+    lower = np.flatnonzero(np.arange(len(partner)) < partner)
+    return check_molecules(np.column_stack([lower, partner[lower]]), len(partner))
+
+
 def bond_shifts(positions, cell, pbc, molecules, longest: float = LONGEST_BOND) -> np.ndarray:
     """Integer cell shifts S that make ``positions[j] + S @ cell - positions[i]`` shortest.
 

@@ -9,7 +9,7 @@ from toy_models import pa3
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import ConfigError, NotConvergedError, StructureError
-from ase_hmlp.molecules import find_molecules
+from ase_hmlp.molecules import find_molecules, partners
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.build import (
     at_pressure,
@@ -137,6 +137,16 @@ def test_isotopes():
         isotopes(atoms, "T2")
 
 
+def test_isotopes_keep_the_bonds_that_are_stated():
+    """In a hot liquid the nearest neighbour need not be the bonded one."""
+    atoms = hcp(16, rng=1)
+    stated = molecules(atoms)[::-1].copy()
+    stated[:2, 1] = stated[1::-1, 1]  # two molecules across
+    atoms.set_array("partner", partners(stated))
+    masses = isotopes(atoms, "HD", 1).get_masses()
+    assert (np.ptp(masses[stated], axis=1) > 0.9).all()
+
+
 def test_isotopes_keep_the_temperature():
     atoms = supercell(phase("P21c-8"), 100)
     draw_momenta(atoms, 300.0, np.random.default_rng(0))
@@ -258,6 +268,7 @@ def test_liquid_is_molten_and_at_its_temperature():
     assert [w for w, _ in looks][-1] == "cooling"
     # 192 degrees of freedom: 10 %; the thermostat lags 10 fs behind a ramp of 33 K/fs.
     assert 350.0 < atoms.get_temperature() < 1200.0
+    assert atoms.arrays["partner"].tolist() == partners(atoms.calc.molecules).tolist()
     # The Langevin piston had 60 fs.
     assert -atoms.get_stress(include_ideal_gas=True)[:3].mean() / GPa == pytest.approx(20.0, abs=15)
 
@@ -279,6 +290,7 @@ def test_half_of_a_slab_is_molten_the_other_as_it_was():
     assert not atoms.constraints
     np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0.0, atol=1e-10)
     assert np.all(held[molecules(solid)].sum(axis=1) % 2 == 0)
+    assert atoms.arrays["partner"].tolist() == partners(molecules(solid)).tolist()
     cell = pa3()
     cell.calc = calculator()
     with pytest.raises(StructureError, match="too short"):

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from killed_runs import in_a_child
 from killed_runs import same as compare
 from toy_calculator import toy_model
-from toy_models import hcp
+from toy_models import from_molecules, hcp
 
 from ase_hmlp.cli import main
-from ase_hmlp.errors import ConfigError, OutputExistsError, RunError
+from ase_hmlp.errors import ConfigError, OutputExistsError, RunError, TwoPartnersError
 from ase_hmlp.files import lock
 from ase_hmlp.model_io import save_model
 from ase_hmlp.simulate import run_folder
@@ -79,6 +79,19 @@ def whole(model_file, tmp_path_factory):
 def same(one, other):
     """Whether the growing files of two folders are equal, byte for byte."""
     compare(one, other, GROWING)
+
+
+def test_bonds_of_a_hot_start_are_as_stated(model_file, tmp_path):
+    """An atom between its partner and one that is as near; so are some of a liquid at 1500 K."""
+    centres = np.array([[4.0, 4.0, 4.0], [4.0 - 0.74 - 0.742, 4.0, 4.0]])
+    atoms = from_molecules(centres, np.eye(3)[[0, 0]], 0.74, 8.0 * np.eye(3))
+    stages = [{"ensemble": "nvt", "steps": 4, "temperature": 300}]
+    config = settings(model_file, stage=stages)
+    with pytest.raises(TwoPartnersError):
+        Run(config, tmp_path / "found", atoms=atoms).run()
+    atoms.set_array("partner", np.array([1, 0, 3, 2]))
+    summary = Run(config, tmp_path / "stated", atoms=atoms).run()
+    assert (summary["status"], summary["steps"]) == ("finished", 4)
 
 
 def kill_me():

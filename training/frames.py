@@ -18,7 +18,7 @@ from ase.io import iread
 
 from ase_hmlp.errors import DataError, HMLPError, LabelError
 from ase_hmlp.geometry import Geometry, GeometryTracker
-from ase_hmlp.molecules import check_molecules, find_molecules
+from ase_hmlp.molecules import find_molecules, molecules_of
 from ase_hmlp.neighbors import complete_cell, neighbour_list
 
 _DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
@@ -155,9 +155,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     try:
         cell = complete_cell(atoms.cell.array, atoms.pbc)
         if "partner" in atoms.arrays:
-            partner = atoms.arrays["partner"].astype(int)
-            lower = np.flatnonzero(np.arange(len(atoms)) < partner)
-            molecules = check_molecules(np.column_stack([lower, partner[lower]]), len(atoms))
+            molecules = molecules_of(atoms.arrays["partner"])
         else:
             molecules = find_molecules(atoms.positions, cell, atoms.pbc)
     except HMLPError as error:

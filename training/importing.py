@@ -20,6 +20,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, mo
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError, LabelError, OutputExistsError
 from ase_hmlp.model_io import available_models, load_model, model_hash, model_path
+from ase_hmlp.molecules import partners
 from ase_hmlp.training.external import ReadSection
 from ase_hmlp.training.fit import silent
 from ase_hmlp.training.frames import Frame, frame_from_atoms
@@ -360,9 +361,7 @@ def _look(record: Record, limits: Limits, digests: dict[int, str]) -> None:
         text = str(error).removeprefix("The frame: ")
         return record.set_aside("not molecular hydrogen", text)
     record.frame = frame
-    partner = np.empty(frame.n_atoms, dtype=int)
-    partner[frame.molecules] = frame.molecules[:, ::-1]
-    record.atoms.set_array("partner", partner)
+    record.atoms.set_array("partner", partners(frame.molecules))
     if violations := limits.violations(frame):
         return record.set_aside(violations[0].split(" of ")[0], "; ".join(violations))
     first = digests.setdefault(frame.digest, frame.source)

@@ -20,12 +20,18 @@ TARGETS = {
 _ARGUMENTS = "ase_hmlp.reproduce.arguments"
 
 
-class _Noted(click.Command):
+class Noted(click.Command):
     """A command that remembers what it was given."""
 
     def parse_args(self, ctx, args):
+        """Parse them, as click does."""
         ctx.meta[_ARGUMENTS] = shlex.join([*ctx.command_path.split(), *args])
         return super().parse_args(ctx, args)
+
+
+def given_command() -> str:
+    """The present command, of class `Noted`, as it was given."""
+    return click.get_current_context().meta[_ARGUMENTS]
 
 
 @click.group()
@@ -78,7 +84,7 @@ def _target(name: str):
         command = option(command)
     # Of the help, click would show what is before the first full stop: "Fig."
     short = TARGETS[name].replace("Fig. ", "Figure ").rstrip(".")
-    return reproduce.command(name, cls=_Noted, short_help=short)(command)
+    return reproduce.command(name, cls=Noted, short_help=short)(command)
 
 
 _OPTIONS = (
@@ -147,7 +153,7 @@ def _run(name, output, recipe, model, workers, phase_ii, chosen, retry_failed, l
         _print_states(Console(), made, wanted)
         return
     select(target.wanted(asked, model), **chosen)
-    command = click.get_current_context().meta[_ARGUMENTS]
+    command = given_command()
     made = Reproduction.begin(folder, recipe, model, command)
     wanted = select(target.wanted(asked, made.model), **chosen)
     errors = Console(stderr=True)

@@ -16,7 +16,7 @@ from ase.units import GPa
 from scipy.optimize import brentq
 
 from ase_hmlp.errors import NotConvergedError, StructureError
-from ase_hmlp.molecules import bond_shifts, find_molecules
+from ase_hmlp.molecules import bond_shifts, find_molecules, molecules_of
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.relax import relax
 
@@ -223,6 +223,7 @@ def isotopes(atoms: Atoms, kind: str, rng: np.random.Generator | int = 0) -> Ato
     Parameters
     ----------
     atoms : ase.Atoms
+        Molecules are found, if the array ``partner`` does not say which atoms are bonded.
     kind : "H2", "HD" or "D2"
     rng : numpy.random.Generator or int
         Decides which of the atoms of each HD molecule is the heavy one.
@@ -235,7 +236,10 @@ def isotopes(atoms: Atoms, kind: str, rng: np.random.Generator | int = 0) -> Ato
     """
     if kind not in ISOTOPES:
         raise ValueError(f"no isotope {kind!r}; there are {', '.join(ISOTOPES)}")
-    molecules = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
+    if "partner" in atoms.arrays:
+        molecules = molecules_of(atoms.arrays["partner"])
+    else:
+        molecules = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
     masses = np.empty(len(atoms))
     masses[molecules] = ISOTOPES[kind]
     if kind == "HD":

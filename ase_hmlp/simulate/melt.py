@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 
 from ase_hmlp.errors import NotConvergedError, StructureError
-from ase_hmlp.molecules import bond_shifts, find_molecules
+from ase_hmlp.molecules import bond_shifts, find_molecules, partners
 from ase_hmlp.simulate.build import at_pressure, hcp
 from ase_hmlp.simulate.dynamics import Dynamics, Stage, draw_momenta
 from ase_hmlp.simulate.integrators import Method, Target, Times
@@ -150,7 +150,8 @@ def liquid(
     Returns
     -------
     ase.Atoms
-        With momenta and the calculator.
+        With momenta and the calculator; the array ``partner`` has the bonded partner of each atom,
+        which in a hot liquid need not be its nearest neighbour at the moment.
 
     Raises
     ------
@@ -169,6 +170,7 @@ def liquid(
     cooled = Dynamics(atoms, [Stage(method, melting.steps, start, end)], melting.times, rng)
     _run(cooled, melting.steps, "cooling", order, melting, progress)
     atoms.info["phase"] = "liquid"
+    atoms.set_array("partner", partners(molecules))
     return atoms
 
 
@@ -195,7 +197,8 @@ def solid_liquid(
     Returns
     -------
     ase.Atoms
-        With momenta and the calculator; the array ``solid`` says which atoms were held.
+        With momenta and the calculator; the array ``solid`` says which atoms were held, ``partner``
+        as of `liquid`.
 
     Raises
     ------
@@ -228,6 +231,7 @@ def solid_liquid(
     momenta -= momenta.sum(axis=0) / len(atoms)
     atoms.set_momenta(momenta)
     atoms.set_array("solid", mask)
+    atoms.set_array("partner", partners(molecules))
     atoms.info["phase"] = f"slab of {solid.info.get('phase', 'solid')} and liquid"
     return atoms
 

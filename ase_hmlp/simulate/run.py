@@ -29,6 +29,7 @@ from ase_hmlp.errors import ConfigError, DomainWarning, HMLPError, RunError
 from ase_hmlp.files import write_whole
 from ase_hmlp.lammps.program import find_command
 from ase_hmlp.model_io import available_models, load_model, model_hash
+from ase_hmlp.molecules import molecules_of
 from ase_hmlp.sections import read_toml
 from ase_hmlp.simulate import lammps_script
 from ase_hmlp.simulate import run_folder as names
@@ -180,6 +181,23 @@ class Run:
             return session.run(progress, preparing)
 
 
+class _IntegrationError(Exception):
+    """An integrator that cannot go on, such as with a cell that is not finite."""
+
+    def __init__(self, error: Exception):
+        self.kind = type(error).__name__
+        super().__init__(f"The integrator met {self.kind}: {error}")
+
+
+def _advance(dynamics: Dynamics, stop: int) -> None:
+    try:
+        dynamics.advance(stop)
+    except HMLPError:
+        raise
+    except (ArithmeticError, ValueError) as error:
+        raise _IntegrationError(error) from error
+
+
 class _Session:
     """One process's part of a run."""
 
@@ -274,7 +292,9 @@ class _Session:
             # Building passes through structures that the run never sees again.
             warnings.simplefilter("ignore", DomainWarning)
             atoms = self._structure(stages, build, momenta, preparing)
-            atoms.calc = HMLP(run._model, threads=config.threads)
+            partner = atoms.arrays.get("partner")
+            known = None if partner is None else molecules_of(partner)
+            atoms.calc = HMLP(run._model, bonds=known, threads=config.threads)
             atoms.get_potential_energy()
             self.molecules = atoms.calc.molecules
         self.axes = bonds(atoms, self.molecules)[1]
@@ -394,11 +414,11 @@ class _Session:
         for stop in stops(dynamics.step, steps, self._intervals()):
             with self._watching(dynamics):
                 try:
-                    dynamics.advance(stop)
+                    _advance(dynamics, stop)
                     row = self._due(dynamics)
                 except RunError:  # nothing is wrong with the structure
                     raise
-                except HMLPError as error:
+                except (HMLPError, _IntegrationError) as error:
                     self._fail(dynamics, error)
             self.step = stop
             if row is not None and progress is not None:
@@ -464,14 +484,15 @@ class _Session:
             warnings.showwarning = note
             yield
 
-    def _fail(self, dynamics: Dynamics, error: HMLPError) -> None:
+    def _fail(self, dynamics: Dynamics, error: HMLPError | _IntegrationError) -> None:
         """End a run whose structure has no energy any more."""
         step = dynamics.now
         self.step = step
         reason = " ".join(str(error).split())
         self._event(step, "failed", reason)
         write_whole(self._path(names.FAILED), _extxyz(dynamics.atoms))
-        self._finish("failed", reason=reason)
+        kind = error.kind if isinstance(error, _IntegrationError) else type(error).__name__
+        self._finish("failed", error=kind, reason=reason)
         raise RunError(f"The run in {self.folder.path} failed at step {step}: {reason}") from error
 
     def _finish(self, status: str, **more) -> dict[str, Any]:

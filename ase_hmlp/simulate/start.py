@@ -68,7 +68,7 @@ def starting_structure(
     Returns
     -------
     ase.Atoms
-        With momenta.
+        With momenta; with an array ``partner`` where the bonds are known from how it was made.
 
     Raises
     ------
@@ -147,6 +147,7 @@ class _Builder:
         except Exception as error:  # readers raise whatever they meet
             raise ConfigError(f"structure.file: {path} cannot be read: {error}.") from error
         atoms.calc = None
+        atoms.arrays.pop("partner", None)  # supercells would not keep it right
         atoms.set_constraint()
         if section.relax not in (None, "none"):
             atoms = self._relaxed(atoms, section.relax)

@@ -261,16 +261,26 @@ def run_sweep(
     """
     folder = Path(folder)
     points = grid_points(config, where)
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file, not a folder to write to.")
-    if folder.is_dir() and not (folder / POINTS).is_dir() and any(folder.iterdir()):
-        raise OutputExistsError(f"The folder {folder} is not empty and of no sweep: name another.")
+    check_folder(folder)
     rows, already = run_points(
         points, folder, base, config.workers, retry_failed, progress, f"{where}workers"
     )
     write_whole(folder / TABLE, table(rows))
     _draw(points, folder, rows)
     return Sweep(folder, rows, already)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than points.
+
+    Raises
+    ------
+    OutputExistsError
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file, not a folder to write to.")
+    if folder.is_dir() and not (folder / POINTS).is_dir() and any(folder.iterdir()):
+        raise OutputExistsError(f"The folder {folder} is not empty and of no sweep: name another.")
 
 
 def run_points(
@@ -281,6 +291,7 @@ def run_points(
     retry_failed: bool = False,
     progress: Callable[[int, int, int, int], None] | None = None,
     where: str = "workers",
+    prepare: Callable[[Run], None] | None = None,
 ) -> tuple[list[Row], int]:
     """Run what has not ended yet of some points, side by side.
 
@@ -299,6 +310,8 @@ def run_points(
         See `run_sweep`.
     where : str
         Name of the workers, for errors.
+    prepare : callable, optional
+        Called with every `Run` before it runs, in the process it runs in, to attach observers.
 
     Returns
     -------
@@ -330,7 +343,7 @@ def run_points(
     write_whole(folder / TOKEN, token)
     tasks = (
         joblib.delayed(_run_point)(
-            p.config, (folder / POINTS / p.name).resolve(), base.resolve(), token
+            p.config, (folder / POINTS / p.name).resolve(), base.resolve(), token, prepare
         )
         for p in left.values()
     )
@@ -345,7 +358,7 @@ def run_points(
     return [rows[p.name] for p in points], already
 
 
-def _run_point(config: RunConfig, folder: Path, base: Path, token: str):
+def _run_point(config: RunConfig, folder: Path, base: Path, token: str, prepare=None):
     """Run a point, in whatever process this is.
 
     Returns
@@ -362,6 +375,8 @@ def _run_point(config: RunConfig, folder: Path, base: Path, token: str):
         abandoned()
         run = Run(config, folder, base)
         run.attach(abandoned, config.write.sample_interval)
+        if prepare is not None:
+            prepare(run)
         deadline = time.monotonic() + PATIENCE
         while True:
             try:

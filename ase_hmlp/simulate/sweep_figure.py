@@ -35,7 +35,9 @@ class Trace:
 
 
 @styled
-def deviations(traces: list[Trace], threshold: float | None = None) -> Figure:
+def deviations(
+    traces: list[Trace], threshold: float | None = None, largest: bool = False
+) -> Figure:
     """Mean predicted deviation against time: a panel for each pressure and temperature.
 
     Parameters
@@ -43,6 +45,8 @@ def deviations(traces: list[Trace], threshold: float | None = None) -> Figure:
     traces : list of Trace
     threshold : float, optional
         meV/atom; drawn as a broken line.
+    largest : bool
+        Whether to draw that of the most uncertain atom too, and the mean thinner and paler.
 
     Returns
     -------
@@ -66,24 +70,33 @@ def deviations(traces: list[Trace], threshold: float | None = None) -> Figure:
                 axis.axhline(threshold, color="#9aa5b1", ls="--", lw=1)
             for trace in traces:
                 if (trace.pressure, trace.temperature) == (pressure, temperature):
-                    _draw(axis, trace, COLOURS[phases.index(trace.phase) % len(COLOURS)])
+                    colour = COLOURS[phases.index(trace.phase) % len(COLOURS)]
+                    _draw(axis, trace, colour, largest)
     for axis in axes[-1]:
         axis.set_xlabel("time, ps")
     for axis in axes[:, 0]:
-        axis.set_ylabel("meV/atom")
+        axis.set_ylabel("deviation, meV" if largest else "meV/atom")
     axes[0, 0].set_ylim(bottom=0.0)
     handles: dict[str, Any] = {}
     for axis in axes.flat:
         handles.update(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(
-        list(handles.values()), list(handles), loc="outside upper center", ncols=len(phases)
+        list(handles.values()),
+        list(handles),
+        loc="outside upper center",
+        ncols=min(len(handles), 2 * len(pressures)),
     )
     return figure
 
 
-def _draw(axis, trace: Trace, colour: str) -> None:
+def _draw(axis, trace: Trace, colour: str, largest: bool) -> None:
     known = trace.log[~np.isnan(trace.log["deviation_meV_per_atom"])]
     time, value = known["time_ps"], known["deviation_meV_per_atom"]
-    axis.plot(time, value, color=colour, label=trace.phase)
+    if largest:
+        axis.plot(time, value, color=colour, lw=0.7, alpha=0.6, label=f"{trace.phase}, mean")
+        value = known["deviation_max_meV"]
+        axis.plot(time, value, color=colour, lw=0.9, label=f"{trace.phase}, largest")
+    else:
+        axis.plot(time, value, color=colour, label=trace.phase)
     if trace.failed and len(time):
         axis.plot(time[-1], value[-1], "x", color=colour, ms=8, mew=2)

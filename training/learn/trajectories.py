@@ -23,7 +23,7 @@ from ase_hmlp.errors import (
     NotConvergedError,
 )
 from ase_hmlp.model_io import Model
-from ase_hmlp.molecules import find_molecules
+from ase_hmlp.molecules import find_molecules, partners
 from ase_hmlp.simulate.build import thickness
 from ase_hmlp.simulate.relax import relax
 from ase_hmlp.training.frames import Frame
@@ -117,10 +117,7 @@ class Trajectory:
         """Snapshot k, with the bonded partner of each atom."""
         n = self.positions.shape[1]
         atoms = Atoms(f"H{n}", self.positions[k], cell=self.cells[k], pbc=True)
-        partner = np.empty(n, dtype=int)
-        partner[self.molecules[:, 0]] = self.molecules[:, 1]
-        partner[self.molecules[:, 1]] = self.molecules[:, 0]
-        atoms.set_array("partner", partner)
+        atoms.set_array("partner", partners(self.molecules))
         return atoms
 
     def frame(self, k: int) -> Frame:
