@@ -13,7 +13,7 @@ import numpy as np
 from ase_hmlp._core.levels import N_FINGERPRINTS, evaluate_radial
 
 #: Codes of the radial families in the kernel header.
-RADIAL_KINDS = {"gaussian": 0, "damped_sine": 1, "quadrupole": 2, "born_mayer": 3}
+RADIAL_KINDS = {"gaussian": 0, "damped_sine": 1, "quadrupole": 2, "born_mayer": 3, "shell": 4}
 
 #: Orientational invariants of two linear molecules, in the kernel's order.
 ANGULAR_NAMES = ("S000", "S202", "S022", "S220", "S222", "S224", "S404", "S044")
@@ -27,8 +27,9 @@ ORIENTATION_NAMES = ("S000", "S202+S022", "S220", "S222", "S224", "S404+S044")
 #: Sums over neighbours of invariants of their axes.
 ALIGNED_NAMES = ("S022", "S220", "S222", "S224", "S044")
 
-#: Radial functions of the environment's moments; one more weighs the aligned sums.
-N_DENSITIES = 4
+#: Radial functions of the environment's moments; one more weighs the aligned sums, and others,
+#: finer, are summed over the neighbours alone.
+N_DENSITIES, N_SHELLS = 4, 8
 
 #: A cutoff that is none, Å.
 NEVER = 1e150
@@ -43,9 +44,9 @@ class RadialFunction:
 
     Parameters
     ----------
-    kind : {"gaussian", "damped_sine", "quadrupole", "born_mayer"}
+    kind : {"gaussian", "damped_sine", "quadrupole", "born_mayer", "shell"}
         ``exp(-(r/a)^2)`` (equation 3), ``sin(a r) exp(-r/b)`` (equation 4), ``r^-5`` (equation 6),
-        ``exp(-r/a)``.
+        ``exp(-r/a)``, ``exp(-((r-a)/b)^2)``.
     a, b : float
         Parameters, Å or 1/Å.
     """
@@ -63,8 +64,8 @@ class RadialFunction:
         """Name with parameters, as in ``gaussian(1.2)``."""
         if self.kind == "quadrupole":
             return "quadrupole"
-        if self.kind == "damped_sine":
-            return f"damped_sine({self.a:g},{self.b:g})"
+        if self.kind in ("damped_sine", "shell"):
+            return f"{self.kind}({self.a:g},{self.b:g})"
         return f"{self.kind}({self.a:g})"
 
 
@@ -140,7 +141,8 @@ def orientation_names(basis: RadialBasis) -> list[str]:
 
 def environment_names(basis: RadialBasis) -> list[str]:
     """Names of the environment fingerprints, in the kernel's order."""
-    *densities, aligned = basis.names
+    names = basis.names
+    densities, aligned, shells = names[:N_DENSITIES], names[N_DENSITIES], names[N_DENSITIES + 1 :]
     products = [(a, b) for n, a in enumerate(densities) for b in densities[n:]]
     return [
         *(f"density {a}" for a in densities),
@@ -151,6 +153,7 @@ def environment_names(basis: RadialBasis) -> list[str]:
             for family in ("vector", "tensor", "vector-axis", "tensor-axis")
             for a, b in products
         ),
+        *shells,
     ]
 
 
@@ -167,6 +170,11 @@ def damped_sines(wavenumbers, ranges) -> tuple[RadialFunction, ...]:
     )
 
 
+def shells(centres, width: float) -> tuple[RadialFunction, ...]:
+    """``exp(-((r-centre)/width)^2)`` for each centre, all in Å."""
+    return tuple(RadialFunction("shell", float(c), float(width)) for c in centres)
+
+
 def quadrupole() -> tuple[RadialFunction, ...]:
     """``r^-5``, the radial part of ``fp_EQQ`` (equation 6)."""
     return (RadialFunction("quadrupole"),)
@@ -177,4 +185,4 @@ def born_mayer(decay: float) -> tuple[RadialFunction, ...]:
     return (RadialFunction("born_mayer", float(decay)),)
 
 
-assert 2 * N_DENSITIES + len(ALIGNED_NAMES) + 4 * 10 == N_FINGERPRINTS
+assert 2 * N_DENSITIES + len(ALIGNED_NAMES) + 4 * 10 + N_SHELLS == N_FINGERPRINTS

@@ -14,6 +14,7 @@ import numpy as np
 from ase_hmlp._core.levels import BondCurve, Interaction, Machine, evaluate_cutoff
 from ase_hmlp.fingerprints import (
     N_DENSITIES,
+    N_SHELLS,
     ORIENTATION_NAMES,
     STRETCH_NAMES,
     RadialBasis,
@@ -273,7 +274,7 @@ class EnvironmentLevel:
     ----------
     basis : RadialBasis
         Four functions weigh the moments of the neighbours' centres, a fifth the sums that see the
-        neighbours' axes; see ``environment_fingerprints`` in the kernel header.
+        neighbours' axes; eight more are summed over the neighbours; see ``environment_fingerprints`` in the kernel header.
     regressor : KernelRegressor
         On the fingerprints of `environment_names` and the bond length as `Stretch` says.
     """
@@ -282,8 +283,9 @@ class EnvironmentLevel:
     regressor: KernelRegressor = field(repr=False)
 
     def __post_init__(self):
-        if len(self.basis.functions) != N_DENSITIES + 1:
-            raise ValueError(f"the environment has {N_DENSITIES + 1} radial functions")
+        wanted = N_DENSITIES + 1 + N_SHELLS
+        if len(self.basis.functions) != wanted:
+            raise ValueError(f"the environment has {wanted} radial functions")
 
     @property
     def names(self) -> list[str]:
@@ -323,18 +325,20 @@ def interaction(
     r = ATOM_SPACING * np.arange(int(np.ceil((cutoff + LONGEST) / ATOM_SPACING)) + 1)
     atoms = np.zeros((2, len(r), len(STRETCH_NAMES)))
     separation = CENTRE_SPACING * np.arange(int(np.ceil(cutoff / CENTRE_SPACING - 1e-9)) + 1)
-    # Densities; invariants; weight of the aligned sums; cutoff function of the pair level.
-    centres = np.zeros((2, len(separation), N_DENSITIES + len(ORIENTATION_NAMES) + 2))
+    # Densities; invariants; weight of the aligned sums; cutoff function of the pair level; shells.
+    first_shell = N_DENSITIES + len(ORIENTATION_NAMES) + 2
+    centres = np.zeros((2, len(separation), first_shell + N_SHELLS))
     if pair is not None:
         atoms[:] = [x @ pair.coefficients.T for x in pair.basis.evaluate(r, cut=False)]
-        centres[:, :, -1] = evaluate_cutoff(separation, pair.basis.cutoff)
+        centres[:, :, first_shell - 1] = evaluate_cutoff(separation, pair.basis.cutoff)
     if orientation is not None:
         made = orientation.basis.evaluate(separation, cut=True)
-        centres[:, :, N_DENSITIES:-2] = [x @ orientation.coefficients.T for x in made]
+        centres[:, :, N_DENSITIES : first_shell - 2] = [x @ orientation.coefficients.T for x in made]
     if environment is not None:
         values = np.array(environment.evaluate(separation, cut=True))
         centres[:, :, :N_DENSITIES] = values[:, :, :N_DENSITIES]
-        centres[:, :, -2] = values[:, :, N_DENSITIES]
+        centres[:, :, first_shell - 2] = values[:, :, N_DENSITIES]
+        centres[:, :, first_shell:] = values[:, :, N_DENSITIES + 1 :]
     reach = environment.cutoff if environment is not None else 0.0
     return Interaction(
         (*atoms, ATOM_SPACING), (*centres, CENTRE_SPACING), cutoff, reach, astuple(stretch)

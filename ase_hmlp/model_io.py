@@ -35,6 +35,7 @@ from ase_hmlp.errors import (
 )
 from ase_hmlp.fingerprints import (
     N_DENSITIES,
+    N_SHELLS,
     ORIENTATION_NAMES,
     RADIAL_KINDS,
     STRETCH_NAMES,
@@ -45,7 +46,7 @@ from ase_hmlp.potential import Potential
 FORMAT = "ase_hmlp model"
 
 #: Version of the file's layout; raised whenever an older reader would misunderstand a new file.
-SCHEMA = 2
+SCHEMA = 3
 
 UNITS = {"energy": "eV", "length": "angstrom", "pressure": "GPa"}
 
@@ -555,7 +556,8 @@ def _check_potential(data: dict) -> None:
         _check_basis(level["basis"], f"{name} basis")
         n = len(level["basis"]["functions"])
         if name == "environment":
-            _require(n == N_DENSITIES + 1, f"{name} basis has {n} functions, not {N_DENSITIES + 1}")
+            wanted = N_DENSITIES + 1 + N_SHELLS
+            _require(n == wanted, f"{name} basis has {n} functions, not {wanted}")
             _require(isinstance(level["regressor"], dict), f"{name} has no regressor")
             _check_regressor(level["regressor"], f"{name} regressor")
             made, taken = N_FINGERPRINTS, level["regressor"]["transform"].shape[1]

@@ -8,10 +8,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ase_hmlp.fingerprints import (
     N_DENSITIES,
+    N_SHELLS,
     RadialFunction,
     damped_sines,
     gaussians,
     quadrupole,
+    shells,
 )
 from ase_hmlp.training.fit import HierarchicalPotential, KernelSpec, LevelSpec
 from ase_hmlp.training.limits import Limits
@@ -163,18 +165,24 @@ class EnvironmentSection(RadialSection):
     Attributes
     ----------
     aligned : width (Å) of the Gaussian that weighs the sums over the neighbours' axes
+    shells : centres (Å) of the eight Gaussians of the finer densities
+    shell_width : of all of them, Å
+    inputs : families of fingerprints the Gaussian kernel sees, and how important each is
     """
 
     aligned: PositiveFloat
+    shells: list[PositiveFloat] = Field(min_length=N_SHELLS, max_length=N_SHELLS)
+    shell_width: PositiveFloat
     representatives: int = Field(500, ge=0)
     length_scale: PositiveFloat = 1.0
     whitening: float = Field(0.5, ge=0, le=1)
     tolerance: PositiveFloat = 1e-3
     stretch_width: float = Field(0.1, ge=0)
     prior: PositiveFloat = 1.0
-    inputs: list[
-        Literal["density", "axial", "S", "vector", "tensor", "vector-axis", "tensor-axis"]
-    ] = Field(default=["density", "axial", "S"], min_length=1)
+    inputs: dict[
+        Literal["density", "axial", "S", "vector", "tensor", "vector-axis", "tensor-axis", "shell"],
+        PositiveFloat,
+    ] = Field(default={"shell": 1.0, "axial": 0.3, "S": 0.15}, min_length=1)
 
     @model_validator(mode="after")
     def _has_four(self):
@@ -186,10 +194,10 @@ class EnvironmentSection(RadialSection):
         """The level as the fit wants it."""
         names = "length_scale whitening tolerance stretch_width prior".split()
         return KernelSpec(
-            self.functions + gaussians([self.aligned]),
+            self.functions + gaussians([self.aligned]) + shells(self.shells, self.shell_width),
             **self._range,
             n_representatives=self.representatives,
-            inputs=tuple(self.inputs),
+            inputs={str(family): weight for family, weight in self.inputs.items()},
             **{name: getattr(self, name) for name in names},
         )
 

@@ -91,8 +91,9 @@ class KernelSpec(LevelSpec):
     stretch_width : float, Å; 0 if the bond length is no input
     prior : float, eV
         Prior standard deviation of one molecule's energy in the Gaussian kernel.
-    inputs : tuple of str
-        Families of fingerprints that the Gaussian sees: the first words of their names.
+    inputs : dict of float
+        Families of fingerprints that the Gaussian sees (how their names begin), and how important
+        each is; see `training.kernel_ridge.compression`.
     """
 
     n_representatives: int = 500
@@ -101,7 +102,9 @@ class KernelSpec(LevelSpec):
     tolerance: float = 1e-3
     stretch_width: float = 0.1
     prior: float = 1.0
-    inputs: tuple[str, ...] = ("density", "axial", "S")
+    inputs: dict[str, float] = field(
+        default_factory=lambda: {"shell": 1.0, "axial": 0.3, "S": 0.15}
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,8 +371,13 @@ class HierarchicalPotential(BaseEstimator):
             spec = self.environment
             v, r = np.concatenate(kernel_parts), np.concatenate(lengths)
             names = environment_names(spec.basis)
-            seen = np.array([name.startswith(spec.inputs) for name in names])
-            transform = compression(v * seen, spec.whitening, spec.tolerance, spec.length_scale)
+            importance = [
+                max((w for f, w in spec.inputs.items() if _of_family(name, f)), default=0.0)
+                for name in names
+            ]
+            transform = compression(
+                v, spec.whitening, spec.tolerance, spec.length_scale, importance=importance
+            )
             regressor = choose_representatives(
                 v, r, transform, spec.stretch_width, potential.bond.r0, spec.n_representatives
             )
@@ -487,6 +495,11 @@ def _fill(prepared: Prepared, edges, coefficients) -> Potential:
         if last <= len(coefficients)
     }
     return replace(prepared.potential, e0=float(coefficients[0]), **changes)
+
+
+def _of_family(name: str, family: str) -> bool:
+    """Whether a fingerprint of the environment is of a family; a vector-axis one is no vector."""
+    return name.startswith(family) and not name.startswith(f"{family}-")
 
 
 def _root_mean_square(sizes) -> np.ndarray:

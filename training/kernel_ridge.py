@@ -19,7 +19,7 @@ from ase_hmlp.levels import KernelRegressor
 
 
 def compression(
-    v, whitening: float, tolerance: float, length_scale: float, weight=None
+    v, whitening: float, tolerance: float, length_scale: float, weight=None, importance=None
 ) -> np.ndarray:
     """The linear map T (q, k) from fingerprints to what the Gaussian kernel sees.
 
@@ -27,16 +27,25 @@ def compression(
     spread to the power `whitening`; components whose spread is below `tolerance` of the largest
     are dropped.  The typical distance between two centres becomes ``1 / length_scale``.
 
+    What a function of many fingerprints can learn from few points depends on how far it has to
+    look in each of them: those that matter less are made less important than by their spread.
+
     Parameters
     ----------
     v : (c, k) array
     whitening : float, 0 (principal components as they are) to 1 (all of unit spread)
     tolerance, length_scale : float
     weight : (c,) array, optional
+        Of each centre.
+    importance : (k,) array, optional
+        What each scaled fingerprint is multiplied by; 0 leaves it out.
     """
     centred = v - np.average(v, axis=0, weights=weight)
     spread = np.sqrt(np.average(centred**2, axis=0, weights=weight))
     used = spread > 1e-12 * max(spread.max(initial=0.0), 1e-300)
+    if importance is not None:
+        used &= np.asarray(importance) > 0
+        spread = np.divide(spread, importance, out=spread, where=used)
     if not used.any():
         return np.zeros((0, v.shape[1]))
     scaled = centred[:, used] / spread[used]

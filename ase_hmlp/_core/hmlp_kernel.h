@@ -45,14 +45,18 @@
 namespace hmlp {
 
 constexpr int N_DENSITIES = 4;       /* radial functions of the environment */
+constexpr int N_SHELLS = 8;          /* and more of them, finer, without directions */
 constexpr int N_STRETCH = 4;         /* 1, s + s', s s', s^2 + s'^2 of a pair of molecules */
 constexpr int N_ANGULAR = 6;         /* orientational invariants, those that swap added up */
-constexpr int N_CHANNELS = 12;       /* functions of the separation of centres, see Table */
+constexpr int N_CHANNELS = 20;       /* functions of the separation of centres, see Table */
 constexpr int N_TENSOR = 10;         /* 1, x, y, z, xx, yy, zz, yz, xz, xy */
 constexpr int N_ALIGNED = 5;         /* sums of invariants with the neighbours' axes */
-constexpr int N_MOMENTS = 48;        /* N_TENSOR * N_DENSITIES + N_ALIGNED, padded */
+constexpr int FIRST_SHELL = N_TENSOR * N_DENSITIES;
+constexpr int FIRST_ALIGNED = FIRST_SHELL + N_SHELLS;
+constexpr int N_GATHERED = FIRST_ALIGNED + N_ALIGNED;
+constexpr int N_MOMENTS = 56;        /* N_GATHERED, padded */
 constexpr int N_PRODUCTS = 10;       /* products of two of four densities */
-constexpr int N_FINGERPRINTS = 2 * N_DENSITIES + N_ALIGNED + 4 * N_PRODUCTS;
+constexpr int N_FINGERPRINTS = 2 * N_DENSITIES + N_ALIGNED + 4 * N_PRODUCTS + N_SHELLS;
 constexpr int MAX_FINGERPRINTS = 64; /* of a regressor */
 constexpr int MAX_COMPONENTS = 64;   /* compressed components a kernel sees */
 constexpr int MAX_POLYNOMIAL = 12;   /* coefficients of a polynomial bond */
@@ -70,12 +74,14 @@ struct Value {
 
 /* Cubics between equidistant nodes, with the value and slope of the function at both: the slope is
  * the exact derivative of the value.  An interval holds the four coefficients of four channels,
- * the lowest power first; of the separation of centres there are three such blocks:
+ * the lowest power first; of the separation of centres there are five such blocks:
  *
  *   h1 h2 h3 h4                          densities of the environment
  *   S000, S202+S022, S220, S222          orientation level
  *   S224, S404+S044, aligned, cutoff     orientation level; weight of the aligned sums; cutoff
  *                                        function of the pair level
+ *   k1 k2 k3 k4                          shells of the environment
+ *   k5 k6 k7 k8
  */
 struct Table {
   const double* intervals;
@@ -106,7 +112,8 @@ enum RadialKind {
   GAUSSIAN = 0,    /* exp(-(r/a)^2)                 seed paper, equation 3 */
   DAMPED_SINE = 1, /* sin(a r) exp(-r/b)            seed paper, equation 4 */
   QUADRUPOLE = 2,  /* r^-5, the radial part of fp_EQQ; seed paper, equation 6 */
-  BORN_MAYER = 3   /* exp(-r/a), the repulsive baseline: never frozen */
+  BORN_MAYER = 3,  /* exp(-r/a), the repulsive baseline: never frozen */
+  SHELL = 4        /* exp(-((r - a)/b)^2) */
 };
 
 /* The invariants of two axes a, b and the unit separation R^ (Stone's S functions, even in each
@@ -143,9 +150,10 @@ struct Neighbours {
  *   23     tensor    Q_n : Q_n'
  *   33     vector along the axis   (V_n . u) (V_n' . u)
  *   43     tensor along the axis   (Q_n u) . (Q_n' u)
+ *   53     shell     sum k_n
  */
 enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 8, VECTOR = 13, TENSOR = 23, VECTOR_AXIS = 33,
-              TENSOR_AXIS = 43 };
+              TENSOR_AXIS = 43, SHELLS = 53 };
 
 /* Kernel ridge regression on compressed fingerprints y = T v and, where `stretch_width` > 0, the
  * bond length r of the molecule:

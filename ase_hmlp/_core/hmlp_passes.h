@@ -50,6 +50,11 @@ inline Value radial_function(int kind, double a, double b, double r, double rc, 
       g = {p, -5.0 * p / s};
       break;
     }
+    case SHELL: {
+      const double x = (s - a) / b, e = std::exp(-x * x);
+      g = {e, -2.0 * x / b * e};
+      break;
+    }
     case BORN_MAYER: {
       const double e = std::exp(-s / a);
       g = {e, -e / a};
@@ -185,14 +190,15 @@ constexpr double NOWHERE = 1e-12;
 /* Sums over neighbours, a row of N_MOMENTS numbers for each molecule:
  *
  *   row[4 t + n] = sum_b h_n(R) T_t(R^),  T = 1, x, y, z, xx, yy, zz, yz, xz, xy
- *   row[40 + l]  = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
+ *   row[40 + n]  = sum_b k_n(R)
+ *   row[48 + l]  = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
  *
  * Adds the pairs of molecule a to the rows of all molecules. */
 HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a,
                                 const Neighbours& nb, double* rows) {
   const Molecule& A = all[a];
   const double inverse = 1.0 / m.centres.spacing, cutoff2 = m.environment * m.environment;
-  v4 own[N_TENSOR];
+  v4 own[N_TENSOR], near{}, far{};
   double aligned[N_ALIGNED] = {};
   for (int t = 0; t < N_TENSOR; ++t) own[t] = v4{};
   for (int n = 0; n < nb.n; ++n) {
@@ -221,8 +227,13 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
       own[4 + t] += even[t];
       store(row + 4 * (4 + t), load(row + 4 * (4 + t)) + even[t]);
     }
+    const v4 k = block_value(c + 3 * BLOCK, x), l = block_value(c + 4 * BLOCK, x);
+    near += k;
+    far += l;
+    store(row + FIRST_SHELL, load(row + FIRST_SHELL) + k);
+    store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + l);
     const double both[3] = {g * s[S220], g * s[S222], g * s[S224]};
-    double* w = row + N_TENSOR * N_DENSITIES;
+    double* w = row + FIRST_ALIGNED;
     aligned[0] += g * s[S022];
     w[0] += g * s[S202];
     for (int l = 0; l < 3; ++l) {
@@ -234,7 +245,9 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
   }
   double* row = rows + static_cast<std::size_t>(a) * N_MOMENTS;
   for (int t = 0; t < N_TENSOR; ++t) store(row + 4 * t, load(row + 4 * t) + own[t]);
-  for (int l = 0; l < N_ALIGNED; ++l) row[N_TENSOR * N_DENSITIES + l] += aligned[l];
+  store(row + FIRST_SHELL, load(row + FIRST_SHELL) + near);
+  store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + far);
+  for (int l = 0; l < N_ALIGNED; ++l) row[FIRST_ALIGNED + l] += aligned[l];
 }
 
 /* ---------------------------------------------------------------- fingerprints -------- */
@@ -270,7 +283,8 @@ HMLP_INLINE void fingerprints_of(const double* row, const double* u, const Shape
     v[AXIAL + n] =
         1.5 * (u[0] * f.turned[0][n] + u[1] * f.turned[1][n] + u[2] * f.turned[2][n]);
   }
-  for (int l = 0; l < N_ALIGNED; ++l) v[ALIGNED + l] = row[N_TENSOR * N_DENSITIES + l];
+  for (int l = 0; l < N_ALIGNED; ++l) v[ALIGNED + l] = row[FIRST_ALIGNED + l];
+  for (int n = 0; n < N_SHELLS; ++n) v[SHELLS + n] = row[FIRST_SHELL + n];
   int k = 0;
   for (int n = 0; n < N_DENSITIES; ++n)
     for (int o = n; o < N_DENSITIES; ++o, ++k) {
@@ -331,7 +345,8 @@ HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const doub
       row[4 * (7 + x) + n] = 2.0 * by_tensor[3 + x];
     }
   }
-  for (int l = 0; l < N_ALIGNED; ++l) row[N_TENSOR * N_DENSITIES + l] = g[ALIGNED + l];
+  for (int l = 0; l < N_ALIGNED; ++l) row[FIRST_ALIGNED + l] = g[ALIGNED + l];
+  for (int n = 0; n < N_SHELLS; ++n) row[FIRST_SHELL + n] = g[SHELLS + n];
 }
 
 /* ---------------------------------------------------------------- regressor ----------- */
@@ -563,7 +578,7 @@ HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molec
   double e_r = dq[3] * bare;
   double by_unit[3] = {};
   if (ENVIRONMENT) {
-    const double *wa = ga + N_TENSOR * N_DENSITIES, *wb = gb + N_TENSOR * N_DENSITIES;
+    const double *wa = ga + FIRST_ALIGNED, *wb = gb + FIRST_ALIGNED;
     const double g[ALL_ANGULAR] = {0.0,           wb[0],         wa[0], wa[1] + wb[1],
                                    wa[2] + wb[2], wa[3] + wb[3], wb[4], wa[4]};
     for (int l = 1; l < ALL_ANGULAR; ++l) {
@@ -584,7 +599,10 @@ HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molec
       angular += u[k] * (both[1 + k] + half[k]);
       by_unit[k] = sum(h * (both[1 + k] + 2.0 * half[k]));
     }
-    e_r += sum(dh * angular);
+    const v4 dk = block_slope(c + 3 * BLOCK, x), dl = block_slope(c + 4 * BLOCK, x);
+    const v4 by_shell = dk * (load(ga + FIRST_SHELL) + load(gb + FIRST_SHELL)) +
+                        dl * (load(ga + FIRST_SHELL + 4) + load(gb + FIRST_SHELL + 4));
+    e_r += sum(dh * angular + by_shell * inv_centres);
   }
   e_r += dot_angular(dw, s);
   const double e_ca = dot_angular(w, s_ca), e_cb = dot_angular(w, s_cb);

@@ -114,7 +114,7 @@ cdef class Interaction:
     Parameters
     ----------
     atoms, centres : tuple of values, slopes and spacing
-        Arrays (nodes, 4) and (nodes, 12) of the functions of distances between atoms and of the
+        Arrays (nodes, 4) and (nodes, 20) of the functions of distances between atoms and of the
         separation of centres, in the kernel's order; Å.
     cutoff, environment : float, Å
         Longest separations at which anything, and at which the environment level acts.

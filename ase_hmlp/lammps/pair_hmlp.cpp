@@ -40,7 +40,7 @@ double dist_sq(const double *a, const double *b)
 }
 
 // Moments of a molecule without the padding.
-constexpr int MESSAGE = hmlp::N_TENSOR * hmlp::N_DENSITIES + hmlp::N_ALIGNED;
+constexpr int MESSAGE = hmlp::N_GATHERED;
 
 }    // namespace
 
