@@ -154,6 +154,7 @@ def environment_names(basis: RadialBasis) -> list[str]:
             for a, b in products
         ),
         *shells,
+        *(f"stretched {a}" for a in densities),
     ]
 
 
@@ -185,4 +186,4 @@ def born_mayer(decay: float) -> tuple[RadialFunction, ...]:
     return (RadialFunction("born_mayer", float(decay)),)
 
 
-assert 2 * N_DENSITIES + len(ALIGNED_NAMES) + 4 * 10 + N_SHELLS == N_FINGERPRINTS
+assert 3 * N_DENSITIES + len(ALIGNED_NAMES) + 4 * 10 + N_SHELLS == N_FINGERPRINTS

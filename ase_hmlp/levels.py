@@ -333,7 +333,9 @@ def interaction(
         centres[:, :, first_shell - 1] = evaluate_cutoff(separation, pair.basis.cutoff)
     if orientation is not None:
         made = orientation.basis.evaluate(separation, cut=True)
-        centres[:, :, N_DENSITIES : first_shell - 2] = [x @ orientation.coefficients.T for x in made]
+        centres[:, :, N_DENSITIES : first_shell - 2] = [
+            x @ orientation.coefficients.T for x in made
+        ]
     if environment is not None:
         values = np.array(environment.evaluate(separation, cut=True))
         centres[:, :, :N_DENSITIES] = values[:, :, :N_DENSITIES]

@@ -180,9 +180,19 @@ class EnvironmentSection(RadialSection):
     stretch_width: float = Field(0.1, ge=0)
     prior: PositiveFloat = 1.0
     inputs: dict[
-        Literal["density", "axial", "S", "vector", "tensor", "vector-axis", "tensor-axis", "shell"],
+        Literal[
+            "density",
+            "axial",
+            "S",
+            "vector",
+            "tensor",
+            "vector-axis",
+            "tensor-axis",
+            "shell",
+            "stretched",
+        ],
         PositiveFloat,
-    ] = Field(default={"shell": 1.0, "axial": 0.3, "S": 0.15}, min_length=1)
+    ] = Field(default={"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}, min_length=1)
 
     @model_validator(mode="after")
     def _has_four(self):

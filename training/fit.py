@@ -103,7 +103,7 @@ class KernelSpec(LevelSpec):
     stretch_width: float = 0.1
     prior: float = 1.0
     inputs: dict[str, float] = field(
-        default_factory=lambda: {"shell": 1.0, "axial": 0.3, "S": 0.15}
+        default_factory=lambda: {"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}
     )
 
 

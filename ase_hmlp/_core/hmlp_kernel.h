@@ -52,12 +52,13 @@ constexpr int N_CHANNELS = 20;       /* functions of the separation of centres, 
 constexpr int N_TENSOR = 10;         /* 1, x, y, z, xx, yy, zz, yz, xz, xy */
 constexpr int N_ALIGNED = 5;         /* sums of invariants with the neighbours' axes */
 constexpr int FIRST_SHELL = N_TENSOR * N_DENSITIES;
-constexpr int FIRST_ALIGNED = FIRST_SHELL + N_SHELLS;
+constexpr int FIRST_STRETCHED = FIRST_SHELL + N_SHELLS;
+constexpr int FIRST_ALIGNED = FIRST_STRETCHED + N_DENSITIES;
 constexpr int N_GATHERED = FIRST_ALIGNED + N_ALIGNED;
-constexpr int N_MOMENTS = 56;        /* N_GATHERED, padded */
+constexpr int N_MOMENTS = 64;        /* N_GATHERED, padded */
 constexpr int N_PRODUCTS = 10;       /* products of two of four densities */
-constexpr int N_FINGERPRINTS = 2 * N_DENSITIES + N_ALIGNED + 4 * N_PRODUCTS + N_SHELLS;
-constexpr int MAX_FINGERPRINTS = 64; /* of a regressor */
+constexpr int N_FINGERPRINTS = 3 * N_DENSITIES + N_ALIGNED + 4 * N_PRODUCTS + N_SHELLS;
+constexpr int MAX_FINGERPRINTS = 72; /* of a regressor */
 constexpr int MAX_COMPONENTS = 64;   /* compressed components a kernel sees */
 constexpr int MAX_POLYNOMIAL = 12;   /* coefficients of a polynomial bond */
 constexpr int REP_BLOCK = 16;        /* representatives are padded to a multiple of this */
@@ -151,9 +152,10 @@ struct Neighbours {
  *   33     vector along the axis   (V_n . u) (V_n' . u)
  *   43     tensor along the axis   (Q_n u) . (Q_n' u)
  *   53     shell     sum k_n
+ *   61     stretched sum h_n s, s the neighbours' stretches
  */
 enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 8, VECTOR = 13, TENSOR = 23, VECTOR_AXIS = 33,
-              TENSOR_AXIS = 43, SHELLS = 53 };
+              TENSOR_AXIS = 43, SHELLS = 53, STRETCHED = 61 };
 
 /* Kernel ridge regression on compressed fingerprints y = T v and, where `stretch_width` > 0, the
  * bond length r of the molecule:

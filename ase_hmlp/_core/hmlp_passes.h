@@ -191,14 +191,15 @@ constexpr double NOWHERE = 1e-12;
  *
  *   row[4 t + n] = sum_b h_n(R) T_t(R^),  T = 1, x, y, z, xx, yy, zz, yz, xz, xy
  *   row[40 + n]  = sum_b k_n(R)
- *   row[48 + l]  = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
+ *   row[48 + n]  = sum_b h_n(R) s_b
+ *   row[52 + l]  = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
  *
  * Adds the pairs of molecule a to the rows of all molecules. */
 HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a,
                                 const Neighbours& nb, double* rows) {
   const Molecule& A = all[a];
   const double inverse = 1.0 / m.centres.spacing, cutoff2 = m.environment * m.environment;
-  v4 own[N_TENSOR], near{}, far{};
+  v4 own[N_TENSOR], near{}, far{}, stretched{};
   double aligned[N_ALIGNED] = {};
   for (int t = 0; t < N_TENSOR; ++t) own[t] = v4{};
   for (int n = 0; n < nb.n; ++n) {
@@ -232,6 +233,8 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
     far += l;
     store(row + FIRST_SHELL, load(row + FIRST_SHELL) + k);
     store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + l);
+    stretched += h * B.s;
+    store(row + FIRST_STRETCHED, load(row + FIRST_STRETCHED) + h * A.s);
     const double both[3] = {g * s[S220], g * s[S222], g * s[S224]};
     double* w = row + FIRST_ALIGNED;
     aligned[0] += g * s[S022];
@@ -247,6 +250,7 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
   for (int t = 0; t < N_TENSOR; ++t) store(row + 4 * t, load(row + 4 * t) + own[t]);
   store(row + FIRST_SHELL, load(row + FIRST_SHELL) + near);
   store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + far);
+  store(row + FIRST_STRETCHED, load(row + FIRST_STRETCHED) + stretched);
   for (int l = 0; l < N_ALIGNED; ++l) row[FIRST_ALIGNED + l] += aligned[l];
 }
 
@@ -285,6 +289,7 @@ HMLP_INLINE void fingerprints_of(const double* row, const double* u, const Shape
   }
   for (int l = 0; l < N_ALIGNED; ++l) v[ALIGNED + l] = row[FIRST_ALIGNED + l];
   for (int n = 0; n < N_SHELLS; ++n) v[SHELLS + n] = row[FIRST_SHELL + n];
+  for (int n = 0; n < N_DENSITIES; ++n) v[STRETCHED + n] = row[FIRST_STRETCHED + n];
   int k = 0;
   for (int n = 0; n < N_DENSITIES; ++n)
     for (int o = n; o < N_DENSITIES; ++o, ++k) {
@@ -347,6 +352,7 @@ HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const doub
   }
   for (int l = 0; l < N_ALIGNED; ++l) row[FIRST_ALIGNED + l] = g[ALIGNED + l];
   for (int n = 0; n < N_SHELLS; ++n) row[FIRST_SHELL + n] = g[SHELLS + n];
+  for (int n = 0; n < N_DENSITIES; ++n) row[FIRST_STRETCHED + n] = g[STRETCHED + n];
 }
 
 /* ---------------------------------------------------------------- regressor ----------- */
@@ -602,7 +608,13 @@ HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molec
     const v4 dk = block_slope(c + 3 * BLOCK, x), dl = block_slope(c + 4 * BLOCK, x);
     const v4 by_shell = dk * (load(ga + FIRST_SHELL) + load(gb + FIRST_SHELL)) +
                         dl * (load(ga + FIRST_SHELL + 4) + load(gb + FIRST_SHELL + 4));
-    e_r += sum(dh * angular + by_shell * inv_centres);
+    const v4 sa = load(ga + FIRST_STRETCHED), sb = load(gb + FIRST_STRETCHED);
+    e_r += sum(dh * (angular + sa * B.s + sb * A.s) + by_shell * inv_centres);
+    const double along_a = A.ds * sum(h * sb), along_b = B.ds * sum(h * sa);
+    for (int k = 0; k < 3; ++k) {
+      out.by_a[k] += along_a * A.u[k];
+      out.by_b[k] += along_b * B.u[k];
+    }
   }
   e_r += dot_angular(dw, s);
   const double e_ca = dot_angular(w, s_ca), e_cb = dot_angular(w, s_cb);
