@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ase_hmlp._core.levels import N_FINGERPRINTS, evaluate_radial
+from ase_hmlp._core.levels import evaluate_radial
 
 #: Codes of the radial families in the kernel header.
 RADIAL_KINDS = {"gaussian": 0, "damped_sine": 1, "quadrupole": 2, "born_mayer": 3, "shell": 4}
@@ -26,6 +26,9 @@ ORIENTATION_NAMES = ("S000", "S202+S022", "S220", "S222", "S224", "S404+S044")
 
 #: Sums over neighbours of invariants of their axes.
 ALIGNED_NAMES = ("S022", "S220", "S222", "S224", "S044")
+
+#: Vectors and tensors of a neighbour at the unit separation R with axis b, c = b.R.
+VECTOR_KINDS, TENSOR_KINDS = ("R", "ccR", "cb"), ("RR", "bb", "cRb")
 
 #: Radial functions of the environment's moments; one more weighs the aligned sums, and others,
 #: finer, are summed over the neighbours alone.
@@ -144,15 +147,16 @@ def environment_names(basis: RadialBasis) -> list[str]:
     names = basis.names
     densities, aligned, shells = names[:N_DENSITIES], names[N_DENSITIES], names[N_DENSITIES + 1 :]
     products = [(a, b) for n, a in enumerate(densities) for b in densities[n:]]
+    vectors = [f"{kind}*{a}" for kind in VECTOR_KINDS for a in densities]
+    tensors = [f"{kind}*{a}" for kind in TENSOR_KINDS for a in densities]
     return [
         *(f"density {a}" for a in densities),
         *(f"axial {a}" for a in densities),
+        *(f"axial-{kind} {a}" for kind in TENSOR_KINDS[1:] for a in densities),
         *(f"{s} {aligned}" for s in ALIGNED_NAMES),
-        *(
-            f"{family} {a},{b}"
-            for family in ("vector", "tensor", "vector-axis", "tensor-axis")
-            for a, b in products
-        ),
+        *(f"vector {a},{b}" for n, a in enumerate(vectors) for b in vectors[n:]),
+        *(f"tensor {a},{b}" for n, a in enumerate(tensors) for b in tensors[n:]),
+        *(f"{family} {a},{b}" for family in ("vector-axis", "tensor-axis") for a, b in products),
         *shells,
         *(f"stretched {a}" for a in densities),
     ]
@@ -184,6 +188,3 @@ def quadrupole() -> tuple[RadialFunction, ...]:
 def born_mayer(decay: float) -> tuple[RadialFunction, ...]:
     """``exp(-r/decay)``, the repulsive baseline; never frozen at short distance."""
     return (RadialFunction("born_mayer", float(decay)),)
-
-
-assert 3 * N_DENSITIES + len(ALIGNED_NAMES) + 4 * 10 + N_SHELLS == N_FINGERPRINTS

@@ -49,16 +49,20 @@ constexpr int N_SHELLS = 8;          /* and more of them, finer, without directi
 constexpr int N_STRETCH = 4;         /* 1, s + s', s s', s^2 + s'^2 of a pair of molecules */
 constexpr int N_ANGULAR = 6;         /* orientational invariants, those that swap added up */
 constexpr int N_CHANNELS = 20;       /* functions of the separation of centres, see Table */
-constexpr int N_TENSOR = 10;         /* 1, x, y, z, xx, yy, zz, yz, xz, xy */
+constexpr int N_KINDS = 3;           /* of vectors and of tensors, see Family */
+constexpr int N_DIRECTED = 1 + 9 * N_KINDS; /* moments of each density: scalar, vectors, tensors */
 constexpr int N_ALIGNED = 5;         /* sums of invariants with the neighbours' axes */
-constexpr int FIRST_SHELL = N_TENSOR * N_DENSITIES;
+constexpr int FIRST_SHELL = N_DIRECTED * N_DENSITIES;
 constexpr int FIRST_STRETCHED = FIRST_SHELL + N_SHELLS;
 constexpr int FIRST_ALIGNED = FIRST_STRETCHED + N_DENSITIES;
 constexpr int N_GATHERED = FIRST_ALIGNED + N_ALIGNED;
-constexpr int N_MOMENTS = 64;        /* N_GATHERED, padded */
+constexpr int N_MOMENTS = 132;       /* N_GATHERED, padded */
 constexpr int N_PRODUCTS = 10;       /* products of two of four densities */
-constexpr int N_FINGERPRINTS = 3 * N_DENSITIES + N_ALIGNED + 4 * N_PRODUCTS + N_SHELLS;
-constexpr int MAX_FINGERPRINTS = 72; /* of a regressor */
+constexpr int N_OF_A_RANK = N_KINDS * N_DENSITIES;                  /* vectors, or tensors */
+constexpr int N_CONTRACTIONS = N_OF_A_RANK * (N_OF_A_RANK + 1) / 2; /* of two of them */
+constexpr int N_FINGERPRINTS = 2 * N_DENSITIES + N_OF_A_RANK + N_ALIGNED + 2 * N_CONTRACTIONS +
+                               2 * N_PRODUCTS + N_SHELLS;
+constexpr int MAX_FINGERPRINTS = 212; /* of a regressor */
 constexpr int MAX_COMPONENTS = 64;   /* compressed components a kernel sees */
 constexpr int MAX_POLYNOMIAL = 12;   /* coefficients of a polynomial bond */
 constexpr int REP_BLOCK = 16;        /* representatives are padded to a multiple of this */
@@ -141,21 +145,27 @@ struct Neighbours {
   const double* shifts;
 };
 
-/* Of a molecule with axis u, for densities n <= n', from its moments; the tensor is the traceless
- * part of the second moment, Q_n = sum h_n (R^ R^ - 1/3), the vector V_n = sum h_n R^:
+/* Of a molecule with axis u, from its moments. Vectors V and tensors Q (traceless parts) are of three
+ * kinds each, by the separation R^ and the axis b of a neighbour, c = b.R^:
+ *
+ *   V_n = sum h_n R^, sum h_n c^2 R^, sum h_n c b        (the same for -b, as all that follows)
+ *   Q_n = sum h_n R^R^, sum h_n bb, sum h_n c (R^b + bR^) / 2
+ *
+ * To lowest order that is what the charges of neighbours polarise a molecule with; products of two
+ * of them see two neighbours at once, and which way both point. For n <= n' of all twelve:
  *
  *   0      density   sum h_n
- *   4      axial     3/2 u.Q_n.u = sum h_n P2(u.R^)
- *   8      aligned   sum aligned S_l
- *   13     vector    V_n . V_n'
- *   23     tensor    Q_n : Q_n'
- *   33     vector along the axis   (V_n . u) (V_n' . u)
- *   43     tensor along the axis   (Q_n u) . (Q_n' u)
- *   53     shell     sum k_n
- *   61     stretched sum h_n s, s the neighbours' stretches
+ *   4      axial     3/2 u.Q_n.u; of the first kind sum h_n P2(u.R^)
+ *   16     aligned   sum aligned S_l
+ *   21     vector    V_n . V_n'
+ *   99     tensor    Q_n : Q_n'
+ *   177    vector along the axis   (V_n . u) (V_n' . u), first kind
+ *   187    tensor along the axis   (Q_n u) . (Q_n' u), first kind
+ *   197    shell     sum k_n
+ *   205    stretched sum h_n s, s the neighbours' stretches
  */
-enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 8, VECTOR = 13, TENSOR = 23, VECTOR_AXIS = 33,
-              TENSOR_AXIS = 43, SHELLS = 53, STRETCHED = 61 };
+enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 16, VECTOR = 21, TENSOR = 99, VECTOR_AXIS = 177,
+              TENSOR_AXIS = 187, SHELLS = 197, STRETCHED = 205 };
 
 /* Kernel ridge regression on compressed fingerprints y = T v and, where `stretch_width` > 0, the
  * bond length r of the molecule:

@@ -187,21 +187,44 @@ constexpr double NOWHERE = 1e-12;
 
 /* ---------------------------------------------------------------- moments ------------- */
 
-/* Sums over neighbours, a row of N_MOMENTS numbers for each molecule:
+/* Sums over neighbours, a row of N_MOMENTS numbers for each molecule; see Family for the letters:
  *
- *   row[4 t + n] = sum_b h_n(R) T_t(R^),  T = 1, x, y, z, xx, yy, zz, yz, xz, xy
- *   row[40 + n]  = sum_b k_n(R)
- *   row[48 + n]  = sum_b h_n(R) s_b
- *   row[52 + l]  = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
- *
- * Adds the pairs of molecule a to the rows of all molecules. */
+ *   row[n]                       = sum_b h_n(R)
+ *   row[4 (1 + 3 kind + x) + n]  = sum_b h_n(R) (R^, c^2 R^, c b)_x
+ *   row[4 (10 + 6 kind + t) + n] = sum_b h_n(R) (R^R^, bb, c (R^b + bR^) / 2)_t,
+ *                                  t = xx, yy, zz, yz, xz, xy
+ *   row[112 + n] = sum_b k_n(R)
+ *   row[120 + n] = sum_b h_n(R) s_b
+ *   row[124 + l] = sum_b aligned(R) S_l,  S = S022, S220, S222, S224, S044
+ */
+constexpr int FIRST_VECTOR = 1, FIRST_TENSOR = 1 + 3 * N_KINDS;
+
+/* The second of a pair as the first sees it, all but the density; the other way round R^ and with
+ * it c turn, and so do vectors. */
+HMLP_INLINE void look(v4 h, const double* u, const double* b, double c, v4* vectors, v4* tensors) {
+  const v4 hc = h * c;
+  for (int x = 0; x < 3; ++x) {
+    vectors[x] = h * u[x];
+    vectors[3 + x] = hc * (c * u[x]);
+    vectors[6 + x] = hc * b[x];
+  }
+  constexpr int first[6] = {0, 1, 2, 1, 0, 0}, second[6] = {0, 1, 2, 2, 2, 1};
+  for (int t = 0; t < 6; ++t) {
+    const int x = first[t], y = second[t];
+    tensors[t] = h * (u[x] * u[y]);
+    tensors[6 + t] = h * (b[x] * b[y]);
+    tensors[12 + t] = hc * (0.5 * (u[x] * b[y] + u[y] * b[x]));
+  }
+}
+
+/* Adds the pairs of molecule a to the rows of all molecules. */
 HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a,
                                 const Neighbours& nb, double* rows) {
   const Molecule& A = all[a];
   const double inverse = 1.0 / m.centres.spacing, cutoff2 = m.environment * m.environment;
-  v4 own[N_TENSOR], near{}, far{}, stretched{};
+  v4 own[N_DIRECTED], near{}, far{}, stretched{};
   double aligned[N_ALIGNED] = {};
-  for (int t = 0; t < N_TENSOR; ++t) own[t] = v4{};
+  for (int t = 0; t < N_DIRECTED; ++t) own[t] = v4{};
   for (int n = 0; n < nb.n; ++n) {
     const Molecule& B = all[nb.index[n]];
     double d[3], x;
@@ -212,21 +235,24 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
     const double* c = interval(m.centres, CENTRE_INTERVAL, r, inverse, &x);
     const v4 h = block_value(c, x);
     const double g = block_value(c + 2 * BLOCK, x)[2];
+    const double ca = dot3(A.u, u), cb = dot3(B.u, u);
     double s[ALL_ANGULAR];
-    angular_values(dot3(A.u, u), dot3(B.u, u), dot3(A.u, B.u), s);
-    const v4 hx = h * u[0], hy = h * u[1], hz = h * u[2];
+    angular_values(ca, cb, dot3(A.u, B.u), s);
     double* row = rows + static_cast<std::size_t>(nb.index[n]) * N_MOMENTS;
-    const v4 odd[3] = {hx, hy, hz};
-    const v4 even[6] = {hx * u[0], hy * u[1], hz * u[2], hy * u[2], hx * u[2], hx * u[1]};
+    v4 vectors[3 * N_KINDS], tensors[6 * N_KINDS];
+    look(h, u, B.u, cb, vectors, tensors);
     own[0] += h;
+    for (int t = 0; t < 3 * N_KINDS; ++t) own[FIRST_VECTOR + t] += vectors[t];
+    for (int t = 0; t < 6 * N_KINDS; ++t) own[FIRST_TENSOR + t] += tensors[t];
+    look(h, u, A.u, ca, vectors, tensors);
     store(row, load(row) + h);
-    for (int t = 0; t < 3; ++t) {
-      own[1 + t] += odd[t];
-      store(row + 4 * (1 + t), load(row + 4 * (1 + t)) - odd[t]);
+    for (int t = 0; t < 3 * N_KINDS; ++t) {
+      double* p = row + 4 * (FIRST_VECTOR + t);
+      store(p, load(p) - vectors[t]);
     }
-    for (int t = 0; t < 6; ++t) {
-      own[4 + t] += even[t];
-      store(row + 4 * (4 + t), load(row + 4 * (4 + t)) + even[t]);
+    for (int t = 0; t < 6 * N_KINDS; ++t) {
+      double* p = row + 4 * (FIRST_TENSOR + t);
+      store(p, load(p) + tensors[t]);
     }
     const v4 k = block_value(c + 3 * BLOCK, x), l = block_value(c + 4 * BLOCK, x);
     near += k;
@@ -239,68 +265,78 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
     double* w = row + FIRST_ALIGNED;
     aligned[0] += g * s[S022];
     w[0] += g * s[S202];
-    for (int l = 0; l < 3; ++l) {
-      aligned[1 + l] += both[l];
-      w[1 + l] += both[l];
+    for (int i = 0; i < 3; ++i) {
+      aligned[1 + i] += both[i];
+      w[1 + i] += both[i];
     }
     aligned[4] += g * s[S044];
     w[4] += g * s[S404];
   }
   double* row = rows + static_cast<std::size_t>(a) * N_MOMENTS;
-  for (int t = 0; t < N_TENSOR; ++t) store(row + 4 * t, load(row + 4 * t) + own[t]);
+  for (int t = 0; t < N_DIRECTED; ++t) store(row + 4 * t, load(row + 4 * t) + own[t]);
   store(row + FIRST_SHELL, load(row + FIRST_SHELL) + near);
   store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + far);
   store(row + FIRST_STRETCHED, load(row + FIRST_STRETCHED) + stretched);
-  for (int l = 0; l < N_ALIGNED; ++l) row[FIRST_ALIGNED + l] += aligned[l];
+  for (int i = 0; i < N_ALIGNED; ++i) row[FIRST_ALIGNED + i] += aligned[i];
 }
 
 /* ---------------------------------------------------------------- fingerprints -------- */
 
-/* What the fingerprints and their derivatives share, one number for each density. */
+/* What the fingerprints and their derivatives share; number 4 kind + n of the twelve. */
 struct Shape {
-  double vector[3][N_DENSITIES];
-  double tensor[6][N_DENSITIES]; /* xx yy zz yz xz xy, traceless */
-  double along[N_DENSITIES];     /* V.u */
-  double turned[3][N_DENSITIES]; /* Q u */
+  double vector[3][N_OF_A_RANK];
+  double tensor[6][N_OF_A_RANK]; /* xx yy zz yz xz xy, traceless */
+  double turned[3][N_OF_A_RANK]; /* Q u */
+  double along[N_DENSITIES];     /* V.u, first kind */
 };
 
 /* Rows of a symmetric matrix in the order above. */
 constexpr int SYMMETRIC[3][3] = {{0, 5, 4}, {5, 1, 3}, {4, 3, 2}};
 
 HMLP_INLINE void shape_of(const double* row, const double* u, Shape& f) {
+  for (int kind = 0; kind < N_KINDS; ++kind)
+    for (int n = 0; n < N_DENSITIES; ++n) {
+      const int w = N_DENSITIES * kind + n;
+      const double* vector = row + 4 * (FIRST_VECTOR + 3 * kind) + n;
+      const double* tensor = row + 4 * (FIRST_TENSOR + 6 * kind) + n;
+      const double third = (tensor[0] + tensor[4] + tensor[8]) / 3.0;
+      for (int x = 0; x < 3; ++x) f.vector[x][w] = vector[4 * x];
+      for (int t = 0; t < 6; ++t) f.tensor[t][w] = tensor[4 * t] - (t < 3 ? third : 0.0);
+      for (int x = 0; x < 3; ++x) {
+        f.turned[x][w] = 0.0;
+        for (int y = 0; y < 3; ++y) f.turned[x][w] += u[y] * f.tensor[SYMMETRIC[x][y]][w];
+      }
+    }
   for (int n = 0; n < N_DENSITIES; ++n) {
-    for (int x = 0; x < 3; ++x) f.vector[x][n] = row[4 * (1 + x) + n];
-    for (int t = 0; t < 6; ++t)
-      f.tensor[t][n] = row[4 * (4 + t) + n] - (t < 3 ? row[n] / 3.0 : 0.0);
     f.along[n] = 0.0;
     for (int x = 0; x < 3; ++x) f.along[n] += u[x] * f.vector[x][n];
-    for (int x = 0; x < 3; ++x) {
-      f.turned[x][n] = 0.0;
-      for (int y = 0; y < 3; ++y) f.turned[x][n] += u[y] * f.tensor[SYMMETRIC[x][y]][n];
-    }
   }
 }
 
 HMLP_INLINE void fingerprints_of(const double* row, const double* u, const Shape& f, double* v) {
-  for (int n = 0; n < N_DENSITIES; ++n) {
-    v[DENSITY + n] = row[n];
-    v[AXIAL + n] =
-        1.5 * (u[0] * f.turned[0][n] + u[1] * f.turned[1][n] + u[2] * f.turned[2][n]);
-  }
+  for (int n = 0; n < N_DENSITIES; ++n) v[DENSITY + n] = row[n];
+  for (int w = 0; w < N_OF_A_RANK; ++w)
+    v[AXIAL + w] =
+        1.5 * (u[0] * f.turned[0][w] + u[1] * f.turned[1][w] + u[2] * f.turned[2][w]);
   for (int l = 0; l < N_ALIGNED; ++l) v[ALIGNED + l] = row[FIRST_ALIGNED + l];
   for (int n = 0; n < N_SHELLS; ++n) v[SHELLS + n] = row[FIRST_SHELL + n];
   for (int n = 0; n < N_DENSITIES; ++n) v[STRETCHED + n] = row[FIRST_STRETCHED + n];
   int k = 0;
-  for (int n = 0; n < N_DENSITIES; ++n)
-    for (int o = n; o < N_DENSITIES; ++o, ++k) {
-      double vector = 0.0, tensor = 0.0, turned = 0.0;
+  for (int w = 0; w < N_OF_A_RANK; ++w)
+    for (int o = w; o < N_OF_A_RANK; ++o, ++k) {
+      double vector = 0.0, tensor = 0.0;
       for (int x = 0; x < 3; ++x) {
-        vector += f.vector[x][n] * f.vector[x][o];
-        tensor += f.tensor[x][n] * f.tensor[x][o] + 2.0 * f.tensor[3 + x][n] * f.tensor[3 + x][o];
-        turned += f.turned[x][n] * f.turned[x][o];
+        vector += f.vector[x][w] * f.vector[x][o];
+        tensor += f.tensor[x][w] * f.tensor[x][o] + 2.0 * f.tensor[3 + x][w] * f.tensor[3 + x][o];
       }
       v[VECTOR + k] = vector;
       v[TENSOR + k] = tensor;
+    }
+  k = 0;
+  for (int n = 0; n < N_DENSITIES; ++n)
+    for (int o = n; o < N_DENSITIES; ++o, ++k) {
+      double turned = 0.0;
+      for (int x = 0; x < 3; ++x) turned += f.turned[x][n] * f.turned[x][o];
       v[VECTOR_AXIS + k] = f.along[n] * f.along[o];
       v[TENSOR_AXIS + k] = turned;
     }
@@ -310,46 +346,61 @@ HMLP_INLINE void fingerprints_of(const double* row, const double* u, const Shape
  * the axis (added to de_du). */
 HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const double* g, double* row,
                                      double* de_du) {
-  double m_vector[4][4], m_tensor[4][4], m_along[4][4], m_turned[4][4];
+  double by_vector[3][N_OF_A_RANK] = {}, by_tensor[6][N_OF_A_RANK] = {};
+  double by_turned[3][N_OF_A_RANK] = {};
   int k = 0;
+  for (int w = 0; w < N_OF_A_RANK; ++w)
+    for (int o = w; o < N_OF_A_RANK; ++o, ++k) {
+      /* The square of one gets both of its halves. */
+      const double vector = g[VECTOR + k], tensor = g[TENSOR + k];
+      for (int x = 0; x < 3; ++x) {
+        by_vector[x][w] += vector * f.vector[x][o];
+        by_vector[x][o] += vector * f.vector[x][w];
+      }
+      for (int t = 0; t < 6; ++t) {
+        by_tensor[t][w] += tensor * f.tensor[t][o];
+        by_tensor[t][o] += tensor * f.tensor[t][w];
+      }
+    }
+  k = 0;
   for (int n = 0; n < N_DENSITIES; ++n)
     for (int o = n; o < N_DENSITIES; ++o, ++k) {
-      const double twice = n == o ? 2.0 : 1.0;
-      m_vector[n][o] = m_vector[o][n] = twice * g[VECTOR + k];
-      m_tensor[n][o] = m_tensor[o][n] = twice * g[TENSOR + k];
-      m_along[n][o] = m_along[o][n] = twice * g[VECTOR_AXIS + k];
-      m_turned[n][o] = m_turned[o][n] = twice * g[TENSOR_AXIS + k];
-    }
-  for (int n = 0; n < N_DENSITIES; ++n) {
-    double by_vector[3] = {}, by_tensor[6] = {}, by_turned[3] = {}, by_along = 0.0;
-    for (int o = 0; o < N_DENSITIES; ++o) {
+      const double along = g[VECTOR_AXIS + k], turned = g[TENSOR_AXIS + k];
       for (int x = 0; x < 3; ++x) {
-        by_vector[x] += m_vector[n][o] * f.vector[x][o];
-        by_turned[x] += m_turned[n][o] * f.turned[x][o];
+        by_vector[x][n] += along * f.along[o] * u[x];
+        by_vector[x][o] += along * f.along[n] * u[x];
+        de_du[x] += along * (f.along[o] * f.vector[x][n] + f.along[n] * f.vector[x][o]);
+        by_turned[x][n] += turned * f.turned[x][o];
+        by_turned[x][o] += turned * f.turned[x][n];
       }
-      for (int t = 0; t < 6; ++t) by_tensor[t] += m_tensor[n][o] * f.tensor[t][o];
-      by_along += m_along[n][o] * f.along[o];
     }
-    for (int x = 0; x < 3; ++x) {
-      by_turned[x] += 1.5 * g[AXIAL + n] * u[x];
-      by_vector[x] += by_along * u[x];
-      de_du[x] += by_along * f.vector[x][n] + 1.5 * g[AXIAL + n] * f.turned[x][n];
+  for (int n = 0; n < N_DENSITIES; ++n) row[n] = g[DENSITY + n];
+  for (int kind = 0; kind < N_KINDS; ++kind)
+    for (int n = 0; n < N_DENSITIES; ++n) {
+      const int w = N_DENSITIES * kind + n;
+      const double axial = 1.5 * g[AXIAL + w];
+      double turned[3], tensor[6];
+      for (int x = 0; x < 3; ++x) {
+        de_du[x] += axial * f.turned[x][w];
+        turned[x] = by_turned[x][w] + axial * u[x];
+      }
+      /* Q u depends on Q and on u. */
+      for (int x = 0; x < 3; ++x) {
+        for (int y = 0; y < 3; ++y) de_du[x] += f.tensor[SYMMETRIC[x][y]][w] * turned[y];
+        tensor[x] = by_tensor[x][w] + turned[x] * u[x];
+      }
+      tensor[3] = by_tensor[3][w] + 0.5 * (turned[1] * u[2] + turned[2] * u[1]);
+      tensor[4] = by_tensor[4][w] + 0.5 * (turned[0] * u[2] + turned[2] * u[0]);
+      tensor[5] = by_tensor[5][w] + 0.5 * (turned[0] * u[1] + turned[1] * u[0]);
+      const double third = (tensor[0] + tensor[1] + tensor[2]) / 3.0;
+      double* of_vector = row + 4 * (FIRST_VECTOR + 3 * kind) + n;
+      double* of_tensor = row + 4 * (FIRST_TENSOR + 6 * kind) + n;
+      for (int x = 0; x < 3; ++x) {
+        of_vector[4 * x] = by_vector[x][w];
+        of_tensor[4 * x] = tensor[x] - third;
+        of_tensor[4 * (3 + x)] = 2.0 * tensor[3 + x];
+      }
     }
-    /* Q u depends on Q and on u. */
-    for (int x = 0; x < 3; ++x) {
-      for (int y = 0; y < 3; ++y) de_du[x] += f.tensor[SYMMETRIC[x][y]][n] * by_turned[y];
-      by_tensor[x] += by_turned[x] * u[x];
-    }
-    by_tensor[3] += 0.5 * (by_turned[1] * u[2] + by_turned[2] * u[1]);
-    by_tensor[4] += 0.5 * (by_turned[0] * u[2] + by_turned[2] * u[0]);
-    by_tensor[5] += 0.5 * (by_turned[0] * u[1] + by_turned[1] * u[0]);
-    row[n] = g[DENSITY + n] - (by_tensor[0] + by_tensor[1] + by_tensor[2]) / 3.0;
-    for (int x = 0; x < 3; ++x) {
-      row[4 * (1 + x) + n] = by_vector[x];
-      row[4 * (4 + x) + n] = by_tensor[x];
-      row[4 * (7 + x) + n] = 2.0 * by_tensor[3 + x];
-    }
-  }
   for (int l = 0; l < N_ALIGNED; ++l) row[FIRST_ALIGNED + l] = g[ALIGNED + l];
   for (int n = 0; n < N_SHELLS; ++n) row[FIRST_SHELL + n] = g[SHELLS + n];
   for (int n = 0; n < N_DENSITIES; ++n) row[FIRST_STRETCHED + n] = g[STRETCHED + n];
@@ -520,6 +571,38 @@ inline void add_virial(double scale, const double* d, const double* f, double* w
   w[5] += 0.5 * scale * (d[0] * f[1] + d[1] * f[0]);
 }
 
+/* What the moments of a molecule with the row of derivatives g see of a neighbour with axis b, one
+ * number for each density, without the densities' own; see `look`. Derivatives of it by the unit
+ * separation are added to of_unit, times h and summed those by the axis to by_axis. */
+HMLP_INLINE v4 add_sight(const double* g, double sign, v4 h, const double* u, const double* b,
+                         double c, v4* of_unit, double* by_axis) {
+  const double *gv = g + 4 * FIRST_VECTOR, *gt = g + 4 * FIRST_TENSOR;
+  v4 v[9], m[3][6], m1[3], m2[3], p[3], q[3];
+  for (int k = 0; k < 9; ++k) v[k] = sign * load(gv + 4 * k);
+  for (int kind = 0; kind < N_KINDS; ++kind)
+    for (int t = 0; t < 6; ++t)
+      m[kind][t] = (t < 3 ? 1.0 : 0.5) * load(gt + 4 * (6 * kind + t));
+  const v4 a2 = v[3] * u[0] + v[4] * u[1] + v[5] * u[2];
+  const v4 a3 = v[6] * b[0] + v[7] * b[1] + v[8] * b[2];
+  v4 sight = v[0] * u[0] + v[1] * u[1] + v[2] * u[2] + (c * c) * a2 + c * a3, b3{};
+  for (int x = 0; x < 3; ++x) {
+    const int* row = SYMMETRIC[x];
+    m1[x] = m[0][row[0]] * u[0] + m[0][row[1]] * u[1] + m[0][row[2]] * u[2];
+    m2[x] = m[1][row[0]] * b[0] + m[1][row[1]] * b[1] + m[1][row[2]] * b[2];
+    p[x] = m[2][row[0]] * b[0] + m[2][row[1]] * b[1] + m[2][row[2]] * b[2];
+    q[x] = m[2][row[0]] * u[0] + m[2][row[1]] * u[1] + m[2][row[2]] * u[2];
+    sight += m1[x] * u[x] + m2[x] * b[x];
+    b3 += p[x] * u[x];
+  }
+  sight += c * b3;
+  const v4 common = (2.0 * c) * a2 + a3 + b3;
+  for (int x = 0; x < 3; ++x) {
+    of_unit[x] += v[x] + (c * c) * v[3 + x] + common * b[x] + 2.0 * m1[x] + c * p[x];
+    by_axis[x] += sum(h * (common * u[x] + c * v[6 + x] + 2.0 * m2[x] + c * q[x]));
+  }
+  return sight;
+}
+
 /* `ga`, `gb`: rows of derivatives by the moments of both molecules, where ENVIRONMENT. */
 template <bool ENVIRONMENT>
 HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molecule& B,
@@ -582,7 +665,7 @@ HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molec
   double dw[ALL_ANGULAR] = {dp[0], dp[1], dp[1], dp[2], dp[3], dq[0], dq[1], dq[1]};
   out.orientation = dot_angular(w, s);
   double e_r = dq[3] * bare;
-  double by_unit[3] = {};
+  double by_unit[3] = {}, by_axis_a[3] = {}, by_axis_b[3] = {};
   if (ENVIRONMENT) {
     const double *wa = ga + FIRST_ALIGNED, *wb = gb + FIRST_ALIGNED;
     const double g[ALL_ANGULAR] = {0.0,           wb[0],         wa[0], wa[1] + wb[1],
@@ -592,39 +675,35 @@ HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molec
       dw[l] += dq[2] * g[l];
     }
     const v4 h = block_value(c, x), dh = block_slope(c, x) * inv_centres;
-    v4 both[N_TENSOR];
-    for (int t = 0; t < N_TENSOR; ++t) {
-      const bool odd = t >= 1 && t <= 3;
-      both[t] = odd ? load(ga + 4 * t) - load(gb + 4 * t) : load(ga + 4 * t) + load(gb + 4 * t);
-    }
-    const v4 half[3] = {both[4] * u[0] + 0.5 * (both[8] * u[2] + both[9] * u[1]),
-                        both[5] * u[1] + 0.5 * (both[7] * u[2] + both[9] * u[0]),
-                        both[6] * u[2] + 0.5 * (both[7] * u[1] + both[8] * u[0])};
-    v4 angular = both[0];
-    for (int k = 0; k < 3; ++k) {
-      angular += u[k] * (both[1 + k] + half[k]);
-      by_unit[k] = sum(h * (both[1 + k] + 2.0 * half[k]));
-    }
+    v4 angular = load(ga) + load(gb), of_unit[3] = {};
+    angular += add_sight(ga, 1.0, h, u, B.u, cb, of_unit, by_axis_b);
+    angular += add_sight(gb, -1.0, h, u, A.u, ca, of_unit, by_axis_a);
+    for (int k = 0; k < 3; ++k) by_unit[k] = sum(h * of_unit[k]);
     const v4 dk = block_slope(c + 3 * BLOCK, x), dl = block_slope(c + 4 * BLOCK, x);
     const v4 by_shell = dk * (load(ga + FIRST_SHELL) + load(gb + FIRST_SHELL)) +
                         dl * (load(ga + FIRST_SHELL + 4) + load(gb + FIRST_SHELL + 4));
     const v4 sa = load(ga + FIRST_STRETCHED), sb = load(gb + FIRST_STRETCHED);
     e_r += sum(dh * (angular + sa * B.s + sb * A.s) + by_shell * inv_centres);
-    const double along_a = A.ds * sum(h * sb), along_b = B.ds * sum(h * sa);
+    const double longer_a = A.ds * sum(h * sb), longer_b = B.ds * sum(h * sa);
     for (int k = 0; k < 3; ++k) {
-      out.by_a[k] += along_a * A.u[k];
-      out.by_b[k] += along_b * B.u[k];
+      out.by_a[k] += longer_a * A.u[k];
+      out.by_b[k] += longer_b * B.u[k];
     }
   }
   e_r += dot_angular(dw, s);
   const double e_ca = dot_angular(w, s_ca), e_cb = dot_angular(w, s_cb);
   const double e_c = dot_angular(w, s_c);
   for (int k = 0; k < 3; ++k) by_unit[k] += e_ca * A.u[k] + e_cb * B.u[k];
+  for (int k = 0; k < 3; ++k) {
+    by_axis_a[k] += e_ca * u[k] + e_c * B.u[k];
+    by_axis_b[k] += e_cb * u[k] + e_c * A.u[k];
+  }
   const double along = dot3(by_unit, u), inv_a = 1.0 / A.length, inv_b = 1.0 / B.length;
+  const double along_a = dot3(by_axis_a, A.u), along_b = dot3(by_axis_b, B.u);
   for (int k = 0; k < 3; ++k) {
     out.by_d[k] += e_r * u[k] + inv * (by_unit[k] - along * u[k]);
-    out.by_a[k] += inv_a * (e_ca * (u[k] - ca * A.u[k]) + e_c * (B.u[k] - cc * A.u[k]));
-    out.by_b[k] += inv_b * (e_cb * (u[k] - cb * B.u[k]) + e_c * (A.u[k] - cc * B.u[k]));
+    out.by_a[k] += inv_a * (by_axis_a[k] - along_a * A.u[k]);
+    out.by_b[k] += inv_b * (by_axis_b[k] - along_b * B.u[k]);
   }
 }
 
