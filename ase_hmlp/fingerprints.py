@@ -154,11 +154,11 @@ def environment_names(basis: RadialBasis) -> list[str]:
         *(f"axial {a}" for a in densities),
         *(f"axial-{kind} {a}" for kind in TENSOR_KINDS[1:] for a in densities),
         *(f"{s} {aligned}" for s in ALIGNED_NAMES),
+        *shells,
+        *(f"stretched {a}" for a in densities),
         *(f"vector {a},{b}" for n, a in enumerate(vectors) for b in vectors[n:]),
         *(f"tensor {a},{b}" for n, a in enumerate(tensors) for b in tensors[n:]),
         *(f"{family} {a},{b}" for family in ("vector-axis", "tensor-axis") for a, b in products),
-        *shells,
-        *(f"stretched {a}" for a in densities),
     ]
 
 

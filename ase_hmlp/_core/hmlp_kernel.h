@@ -157,15 +157,15 @@ struct Neighbours {
  *   0      density   sum h_n
  *   4      axial     3/2 u.Q_n.u; of the first kind sum h_n P2(u.R^)
  *   16     aligned   sum aligned S_l
- *   21     vector    V_n . V_n'
- *   99     tensor    Q_n : Q_n'
- *   177    vector along the axis   (V_n . u) (V_n' . u), first kind
- *   187    tensor along the axis   (Q_n u) . (Q_n' u), first kind
- *   197    shell     sum k_n
- *   205    stretched sum h_n s, s the neighbours' stretches
+ *   21     shell     sum k_n
+ *   29     stretched sum h_n s, s the neighbours' stretches
+ *   33     vector    V_n . V_n'
+ *   111    tensor    Q_n : Q_n'
+ *   189    vector along the axis   (V_n . u) (V_n' . u), first kind
+ *   199    tensor along the axis   (Q_n u) . (Q_n' u), first kind
  */
-enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 16, VECTOR = 21, TENSOR = 99, VECTOR_AXIS = 177,
-              TENSOR_AXIS = 187, SHELLS = 197, STRETCHED = 205 };
+enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 16, SHELLS = 21, STRETCHED = 29, VECTOR = 33,
+              TENSOR = 111, VECTOR_AXIS = 189, TENSOR_AXIS = 199 };
 
 /* Kernel ridge regression on compressed fingerprints y = T v and, where `stretch_width` > 0, the
  * bond length r of the molecule:
@@ -181,8 +181,9 @@ enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 16, VECTOR = 21, TENSOR = 99, VE
  * adds up to is exp(-|y|^2 / 2) times a function of the bond length alone, which is tabulated. */
 struct Regressor {
   int n_fingerprints, n_components; /* components without the bond length */
+  int n_seen;                       /* fingerprints the Gaussian sees are among so many first */
   int n_representatives;            /* padded to REP_BLOCK */
-  const double* transform;          /* (n_components, n_fingerprints) */
+  const double* transform;          /* (n_components, n_seen) */
   const double* linear;             /* (n_fingerprints) */
   const double* linear_stretch;     /* (n_fingerprints) */
   const double* mean;               /* (n_components) */

@@ -410,10 +410,10 @@ HMLP_INLINE void gradient_of_moments(const Shape& f, const double* u, const doub
 
 HMLP_INLINE void compress(const Regressor& m, const double* v, double* y) {
   for (int q = 0; q < m.n_components; ++q) {
-    const double* row = m.transform + static_cast<std::size_t>(q) * m.n_fingerprints;
+    const double* row = m.transform + static_cast<std::size_t>(q) * m.n_seen;
     double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
-    for (int k = 0; k < m.n_fingerprints; ++k) sum += row[k] * v[k];
+    for (int k = 0; k < m.n_seen; ++k) sum += row[k] * v[k];
     y[q] = sum;
   }
 }
@@ -490,10 +490,10 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
     slope += v[k] * m.linear_stretch[k];
   }
   for (int q = 0; q < m.n_components; ++q) {
-    const double* row = m.transform + static_cast<std::size_t>(q) * m.n_fingerprints;
+    const double* row = m.transform + static_cast<std::size_t>(q) * m.n_seen;
     const double f = de_dy[q];
 #pragma omp simd
-    for (int k = 0; k < m.n_fingerprints; ++k) g[k] += f * row[k];
+    for (int k = 0; k < m.n_seen; ++k) g[k] += f * row[k];
   }
   *de_dr = slope;
   return energy;

@@ -67,6 +67,7 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
     cdef struct Regressor:
         int n_fingerprints
         int n_components
+        int n_seen
         int n_representatives
         const double* transform
         const double* linear

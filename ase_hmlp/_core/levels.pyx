@@ -179,6 +179,8 @@ cdef class Machine:
                 f"a regressor takes at most {MAX_FINGERPRINTS} fingerprints and "
                 f"{MAX_COMPONENTS} components, not {n_fingerprints} and {n_components}"
             )
+        seen = np.flatnonzero(np.any(transform, axis=0))
+        n_seen = int(seen[-1]) + 1 if len(seen) else 0
         n = len(representatives)
         padded = (n + REP_BLOCK - 1) // REP_BLOCK * REP_BLOCK
         columns = np.zeros((padded, n_components + 1))
@@ -202,13 +204,14 @@ cdef class Machine:
             isolated[:, 0] = alone.sum()
         self.arrays = [
             np.array(a, dtype=float, order="C")
-            for a in (transform, linear, linear_stretch, mean, blocks, 0.5 * (columns**2).sum(axis=1),
+            for a in (transform[:, :n_seen], linear, linear_stretch, mean, blocks, 0.5 * (columns**2).sum(axis=1),
                       weights, isolated)
         ]
         self.n_representatives = n
         pointers = [a.ctypes.data for a in self.arrays]
         self.c.n_fingerprints = n_fingerprints
         self.c.n_components = n_components
+        self.c.n_seen = n_seen
         self.c.n_representatives = padded
         self.c.transform = <const double*> <size_t> pointers[0]
         self.c.linear = <const double*> <size_t> pointers[1]
@@ -231,6 +234,7 @@ cdef class Machine:
                   "alpha", "isolated")
         return {
             "n_components": self.c.n_components,
+            "n_seen": self.c.n_seen,
             "n_representatives": self.c.n_representatives,
             **dict(zip(fields, self.arrays)),
             "n_isolated": self.c.n_isolated,

@@ -171,11 +171,12 @@ class Model {
     m.n_fingerprints = integer("environment.n_fingerprints", 0, N_FINGERPRINTS);
     if (!m.n_fingerprints) return;
     m.n_components = integer("environment.n_components", 0, MAX_COMPONENTS);
+    m.n_seen = integer("environment.n_seen", 0, N_FINGERPRINTS);
     m.n_representatives = integer("environment.n_representatives", 0, 1 << 24);
     if (m.n_fingerprints != N_FINGERPRINTS || m.n_representatives % REP_BLOCK)
       fail("has an impossible regressor");
     const std::size_t k = m.n_fingerprints, q = m.n_components, s = m.n_representatives;
-    m.transform = numbers("environment.transform", q * k).data();
+    m.transform = numbers("environment.transform", q * m.n_seen).data();
     m.linear = numbers("environment.linear", k).data();
     m.linear_stretch = numbers("environment.linear_stretch", k).data();
     m.mean = numbers("environment.mean", q).data();
