@@ -274,7 +274,8 @@ class EnvironmentLevel:
     ----------
     basis : RadialBasis
         Four functions weigh the moments of the neighbours' centres, a fifth the sums that see the
-        neighbours' axes; eight more are summed over the neighbours; see ``environment_fingerprints`` in the kernel header.
+        neighbours' axes, and eight are summed over the neighbours; see ``Family`` in the kernel
+        header.
     regressor : KernelRegressor
         On the fingerprints of `environment_names` and the bond length as `Stretch` says.
     """
@@ -333,7 +334,9 @@ def interaction(
         centres[:, :, first_shell - 1] = evaluate_cutoff(separation, pair.basis.cutoff)
     if orientation is not None:
         made = orientation.basis.evaluate(separation, cut=True)
-        centres[:, :, N_DENSITIES : first_shell - 2] = [x @ orientation.coefficients.T for x in made]
+        centres[:, :, N_DENSITIES : first_shell - 2] = [
+            x @ orientation.coefficients.T for x in made
+        ]
     if environment is not None:
         values = np.array(environment.evaluate(separation, cut=True))
         centres[:, :, :N_DENSITIES] = values[:, :, :N_DENSITIES]

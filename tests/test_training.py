@@ -59,7 +59,7 @@ ENVIRONMENT = KernelSpec(
     ENVIRONMENT_BASIS.outer,
     n_representatives=120,
     stretch_width=0.1,
-    inputs=("density", "axial", "S", "vector", "tensor"),
+    inputs={"density": 1.0, "axial": 1.0, "S": 1.0, "vector": 0.5, "tensor": 0.5, "shell": 0.5},
 )
 BONDS = Potential(0.0, toy_bond())
 STAGES = ["bond", "pair", "orientation", "environment", "all"]
@@ -404,6 +404,8 @@ outer = 1.5
 [environment]
 gaussians = [1.4, 2.0, 2.6, 3.2]
 aligned = 2.4
+shells = [1.3, 1.65, 2.0, 2.35, 2.7, 3.05, 3.4, 3.75]
+shell_width = 0.45
 cutoff = 4.2
 inner = 1.1
 outer = 1.5

@@ -27,7 +27,7 @@ namespace hmlp {
 
 class Model {
  public:
-  static constexpr int SCHEMA = 2;
+  static constexpr int SCHEMA = 3;
 
   double e0 = 0.0;
   Bond bond{};
