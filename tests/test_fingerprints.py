@@ -608,5 +608,5 @@ def test_names_line_up_with_coefficients():
     assert names[13] == "vector gaussian(1.4),gaussian(1.4)"
     assert names[14] == "vector gaussian(1.4),gaussian(2)"
     assert names[52] == "tensor-axis damped_sine(2,2),damped_sine(2,2)"
-    assert names[53:55] == ["shell(1.3,0.45)", "shell(1.65,0.45)"]
-    assert names[60] == "shell(3.75,0.45)"
+    assert names[53:55] == ["shell(1.3,0.45)", "shell(1.6,0.45)"]
+    assert names[60] == "shell(3.4,0.45)"

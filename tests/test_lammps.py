@@ -179,7 +179,8 @@ def test_sums_over_neighbours_go_home_and_their_derivatives_come_back(tmp_path, 
     for name, result in evaluate(tmp_path, atoms, path, ranks).items():
         calculator = HMLP(toy)
         assert_parity(result, atoms[name], calculator)
-        assert abs(calculator.levels["environment"]) > 0.01
+        # Far more than what parity allows; molecules' shares are of both signs.
+        assert abs(calculator.levels["environment"]) > 1e-3
         assert abs(result.forces).max() > 0.01
 
 

@@ -39,7 +39,7 @@ ENVIRONMENT_BASIS = RadialBasis(
     gaussians([1.4, 2.0, 2.6])
     + damped_sines([2.0], [2.0])
     + gaussians([2.4])
-    + shells([1.3, 1.65, 2.0, 2.35, 2.7, 3.05, 3.4, 3.75], 0.45),
+    + shells([1.3, 1.6, 1.9, 2.2, 2.5, 2.8, 3.1, 3.4], 0.45),
     cutoff=4.2,
     inner=1.1,
     outer=1.5,
