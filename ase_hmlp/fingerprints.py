@@ -141,8 +141,7 @@ def orientation_names(basis: RadialBasis) -> list[str]:
 
 def environment_names(basis: RadialBasis) -> list[str]:
     """Names of the environment fingerprints, in the kernel's order."""
-    names = basis.names
-    densities, aligned, shells = names[:N_DENSITIES], names[N_DENSITIES], names[N_DENSITIES + 1 :]
+    densities, (aligned, *narrow) = basis.names[:N_DENSITIES], basis.names[N_DENSITIES:]
     products = [(a, b) for n, a in enumerate(densities) for b in densities[n:]]
     return [
         *(f"density {a}" for a in densities),
@@ -153,7 +152,7 @@ def environment_names(basis: RadialBasis) -> list[str]:
             for family in ("vector", "tensor", "vector-axis", "tensor-axis")
             for a, b in products
         ),
-        *shells,
+        *narrow,
     ]
 
 
