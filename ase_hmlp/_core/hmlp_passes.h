@@ -227,11 +227,11 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
       own[4 + t] += even[t];
       store(row + 4 * (4 + t), load(row + 4 * (4 + t)) + even[t]);
     }
-    const v4 k = block_value(c + 3 * BLOCK, x), l = block_value(c + 4 * BLOCK, x);
-    near += k;
-    far += l;
-    store(row + FIRST_SHELL, load(row + FIRST_SHELL) + k);
-    store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + l);
+    const v4 k1 = block_value(c + 3 * BLOCK, x), k5 = block_value(c + 4 * BLOCK, x);
+    near += k1;
+    far += k5;
+    store(row + FIRST_SHELL, load(row + FIRST_SHELL) + k1);
+    store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + k5);
     const double both[3] = {g * s[S220], g * s[S222], g * s[S224]};
     double* w = row + FIRST_ALIGNED;
     aligned[0] += g * s[S022];
@@ -599,9 +599,9 @@ HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molec
       angular += u[k] * (both[1 + k] + half[k]);
       by_unit[k] = sum(h * (both[1 + k] + 2.0 * half[k]));
     }
-    const v4 dk = block_slope(c + 3 * BLOCK, x), dl = block_slope(c + 4 * BLOCK, x);
-    const v4 by_shell = dk * (load(ga + FIRST_SHELL) + load(gb + FIRST_SHELL)) +
-                        dl * (load(ga + FIRST_SHELL + 4) + load(gb + FIRST_SHELL + 4));
+    const v4 dk1 = block_slope(c + 3 * BLOCK, x), dk5 = block_slope(c + 4 * BLOCK, x);
+    const v4 by_shell = dk1 * (load(ga + FIRST_SHELL) + load(gb + FIRST_SHELL)) +
+                        dk5 * (load(ga + FIRST_SHELL + 4) + load(gb + FIRST_SHELL + 4));
     e_r += sum(dh * angular + by_shell * inv_centres);
   }
   e_r += dot_angular(dw, s);
