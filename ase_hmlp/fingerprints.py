@@ -144,8 +144,7 @@ def orientation_names(basis: RadialBasis) -> list[str]:
 
 def environment_names(basis: RadialBasis) -> list[str]:
     """Names of the environment fingerprints, in the kernel's order."""
-    names = basis.names
-    densities, aligned, shells = names[:N_DENSITIES], names[N_DENSITIES], names[N_DENSITIES + 1 :]
+    densities, (aligned, *narrow) = basis.names[:N_DENSITIES], basis.names[N_DENSITIES:]
     products = [(a, b) for n, a in enumerate(densities) for b in densities[n:]]
     vectors = [f"{kind}*{a}" for kind in VECTOR_KINDS for a in densities]
     tensors = [f"{kind}*{a}" for kind in TENSOR_KINDS for a in densities]
@@ -154,7 +153,7 @@ def environment_names(basis: RadialBasis) -> list[str]:
         *(f"axial {a}" for a in densities),
         *(f"axial-{kind} {a}" for kind in TENSOR_KINDS[1:] for a in densities),
         *(f"{s} {aligned}" for s in ALIGNED_NAMES),
-        *shells,
+        *narrow,
         *(f"stretched {a}" for a in densities),
         *(f"vector {a},{b}" for n, a in enumerate(vectors) for b in vectors[n:]),
         *(f"tensor {a},{b}" for n, a in enumerate(tensors) for b in tensors[n:]),

@@ -274,7 +274,8 @@ class EnvironmentLevel:
     ----------
     basis : RadialBasis
         Four functions weigh the moments of the neighbours' centres, a fifth the sums that see the
-        neighbours' axes; eight more are summed over the neighbours; see ``environment_fingerprints`` in the kernel header.
+        neighbours' axes, and eight are summed over the neighbours; see ``Family`` in the kernel
+        header.
     regressor : KernelRegressor
         On the fingerprints of `environment_names` and the bond length as `Stretch` says.
     """

@@ -2,7 +2,7 @@
 
 A model file is one zlib-compressed joblib dump of a plain dict::
 
-    {"format": "ase_hmlp model", "schema": 2, "package_version": str, "name": str,
+    {"format": "ase_hmlp model", "schema": 3, "package_version": str, "name": str,
      "units": {"energy": "eV", "length": "angstrom", "pressure": "GPa"},
      "potential": Potential.to_dict(), "domain": {...}, "training": {...}, "errors": {...}}
 
@@ -587,7 +587,7 @@ def _check_basis(data: dict, where: str) -> None:
             isinstance(kind, str) and kind in RADIAL_KINDS,
             f"{where}: unknown kind {kind!r:.40}",
         )
-        decay = {"gaussian": "a", "born_mayer": "a", "damped_sine": "b"}.get(kind)
+        decay = {"gaussian": "a", "born_mayer": "a", "damped_sine": "b", "shell": "b"}.get(kind)
         for key in ("a", "b"):
             value = _number(function[key], f"{where} {kind} {key}")
             _require(key != decay or value > 0, f"{where}: {kind} has {key} = {value}, not above 0")

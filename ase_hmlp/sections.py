@@ -83,7 +83,8 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
         Of the keys.
     """
     first = error.errors()[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
+    # pydantic's own mark of what is wrong with a key of a table, not with its value.
+    key = prefix + ".".join(str(part) for part in first["loc"] if part != "[key]")
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
     return {

@@ -21,7 +21,7 @@ from ase_hmlp.simulate.build import hcp
 
 #: Additions and multiplications of one pair of molecules: moments, pair and orientation levels,
 #: forces of the environment.
-MOMENTS, PAIR, FORCES = 190, 560, 210
+MOMENTS, PAIR, FORCES = 254, 560, 274
 
 #: Of one representative, besides four for each component; and of what a molecule's fingerprints
 #: and their gradient take without the compression's four for each entry of the transform.
@@ -110,7 +110,7 @@ def main(n_atoms: int, model: str) -> None:
 
     call()
     click.echo(f"{1e6 * least(call, 500):.0f} us a call of {len(small)} atoms")
-    row = 8 * (48 + 48 + 16 + 10)
+    row = 8 * (56 + 56 + 16 + 10)
     click.echo(f"{row + 8 * len(d) / m:.0f} bytes a molecule in rows, terms and list")
 
 

@@ -60,6 +60,8 @@ outer = 1.5
 [train.settings.environment]
 gaussians = [1.4, 2.0, 2.6, 3.2]
 aligned = 2.4
+shells = [1.3, 1.6, 1.9, 2.2, 2.5, 2.8, 3.1, 3.4]
+shell_width = 0.45
 cutoff = 4.2
 inner = 1.1
 outer = 1.5

@@ -81,6 +81,8 @@ def radial(function, basis, r, cut=True):
         value = s**-5.0
     elif function.kind == "born_mayer":
         value = np.exp(-np.asarray(r) / function.a)
+    elif function.kind == "shell":
+        value = np.exp(-(((s - function.a) / function.b) ** 2))
     else:
         raise ValueError(function.kind)
     return value * cutoff_function(r, basis.cutoff) if cut else value
@@ -199,26 +201,27 @@ def orientation_fingerprints(basis, structure):
 
 
 def environment_fingerprints(basis, structure):
-    """Fingerprints of each molecule's surroundings (m, 53), and how many neighbours."""
+    """Fingerprints of each molecule's surroundings (m, 61), and how many neighbours."""
     s = structure
     centres, axes, _ = molecules_of(s)
     out, count = [], np.zeros(len(axes), dtype=int)
     found = neighbours(centres, s.cell, s.pbc, basis.cutoff)
     for a, u in enumerate(axes):
         density, vector = np.zeros(4), np.zeros((4, 3))
-        tensor, aligned = np.zeros((4, 3, 3)), np.zeros(5)
+        tensor, aligned, shells = np.zeros((4, 3, 3)), np.zeros(5), np.zeros(8)
         for i, j, _, d in found:
             if i != a:
                 continue
             count[a] += 1
             r = np.linalg.norm(d)
-            *h, g = radial_channels(basis, r)[:, 0]
-            h, n = np.array(h), d / r
+            h, g, k = np.split(radial_channels(basis, r)[:, 0], [4, 5])
+            n = d / r
             density += h
+            shells += k
             vector += h[:, None] * n
             tensor += h[:, None, None] * (np.outer(n, n) - np.eye(3) / 3)
             S = angular(u, axes[j], n)
-            aligned += g * np.array([S[k] for k in ("S022", "S220", "S222", "S224", "S044")])
+            aligned += g * [S[name] for name in ("S022", "S220", "S222", "S224", "S044")]
         turned, along = tensor @ u, vector @ u
         upper = np.triu_indices(4)
         out.append(
@@ -230,6 +233,7 @@ def environment_fingerprints(basis, structure):
                 *np.einsum("nxy,oxy->no", tensor, tensor)[upper],
                 *np.outer(along, along)[upper],
                 *(turned @ turned.T)[upper],
+                *shells,
             ]
         )
     return np.array(out), count

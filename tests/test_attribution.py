@@ -166,3 +166,4 @@ def test_families():
     assert family("orientation", "S220*damped_sine(2,2)") == "orientation S220"
     assert family("orientation", "fp_EQQ") == "fp_EQQ"
     assert family("environment", "vector-axis gaussian(1),gaussian(2)") == "environment vector-axis"
+    assert family("environment", "shell(2,0.4)") == "environment shell"

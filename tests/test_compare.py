@@ -47,7 +47,7 @@ from ase_hmlp.training.frames import read_frames
 
 TRAINING = Path(__file__).parent.parent / "training"
 DATA = TRAINING / "data"
-SEED = 3  # whose T and X cross, at 2.30 Å
+SEED = 43  # whose T and X cross, at 2.30 Å
 SEPARATIONS = (1.6, 2.0, 2.2, 2.25, 2.3, 2.35, 2.4, 2.7, 3.0, 3.3, 3.6, 4.0, 6.0)
 
 

@@ -41,6 +41,7 @@ from ase_hmlp.fingerprints import (
     orientation_names,
     pair_names,
     quadrupole,
+    shells,
 )
 from ase_hmlp.levels import (
     ATOM_SPACING,
@@ -65,6 +66,7 @@ FUNCTIONS = [
     *damped_sines([1.3, 4.0], [0.9, 2.5]),
     *quadrupole(),
     *born_mayer(0.3),
+    *shells([1.1, 2.4], 0.35),
 ]
 POTENTIAL = toy_potential()
 
@@ -308,23 +310,25 @@ def test_tables_of_an_interaction():
     assert (np.abs(found - expected.T) <= allowed).all()
     r = r[r < POTENTIAL.cutoff]
     found = read_table(record["centres.intervals"], record["centres.spacing"], r)[0]
-    *densities, aligned = oracle.radial_channels(ENVIRONMENT_BASIS, r)
+    of_environment = oracle.radial_channels(ENVIRONMENT_BASIS, r)
+    densities, aligned, k = np.split(of_environment, [4, 5])
     expected = [
         *densities,
         *(orientation.coefficients @ oracle.radial_channels(ORIENTATION_BASIS, r)),
-        aligned,
+        *aligned,
         oracle.cutoff_function(r, PAIR_BASIS.cutoff),
+        *k,
     ]
-    *of_densities, of_aligned = interpolation_bounds(ENVIRONMENT_BASIS, CENTRE_SPACING, True, 0.3)[
-        0
-    ]
+    of_environment = interpolation_bounds(ENVIRONMENT_BASIS, CENTRE_SPACING, True, 0.3)[0]
+    of_densities, of_aligned, of_shells = np.split(of_environment, [4, 5])
     of_orientation = interpolation_bounds(ORIENTATION_BASIS, CENTRE_SPACING, True, 0.3)[0]
     # The cutoff function's fourth derivative: at most 72 (5 - 1) / rc^4 < 1 here.
     allowed = [
         *of_densities,
         *(np.abs(orientation.coefficients) @ of_orientation),
-        of_aligned,
+        *of_aligned,
         CENTRE_SPACING**4 / 384,
+        *of_shells,
     ]
     assert (np.abs(found - np.transpose(expected)) <= np.array(allowed) + 1e-12).all()
 
@@ -351,11 +355,11 @@ def test_tables_reach_the_longest_cutoff():
         assert record["centres.n_intervals"] * CENTRE_SPACING >= max(cutoffs) - 1e-12
         assert record["atoms.n_intervals"] * ATOM_SPACING >= max(cutoffs) + LONGEST - 1e-12
         r = CENTRE_SPACING * np.arange(record["centres.n_intervals"])
-        at_nodes = record["centres.intervals"][:, :, 0].reshape(len(r), 12)
+        at_nodes = record["centres.intervals"][:, :, 0].reshape(len(r), 20)
         for channels, cutoff in (
             ([11], cutoffs[0]),
             (range(4, 10), cutoffs[1]),
-            ([0, 1, 2, 3, 10], cutoffs[2]),
+            ([0, 1, 2, 3, 10, *range(12, 20)], cutoffs[2]),
         ):
             for channel in channels:
                 assert (at_nodes[r >= cutoff, channel] == 0).all()
@@ -367,13 +371,13 @@ def test_malformed_tables_are_refused():
         return np.zeros((n, channels)), np.zeros((n, channels)), spacing
 
     stretch = 0.74, 0.6, 0.9, 0.02
-    Interaction(zeros(601, 4, 0.01), zeros(401, 12, 0.01), 4.0, 3.0, stretch)
+    Interaction(zeros(601, 4, 0.01), zeros(401, 20, 0.01), 4.0, 3.0, stretch)
     with pytest.raises(ValueError, match="another number of channels"):
-        Interaction(zeros(601, 8, 0.01), zeros(401, 12, 0.01), 4.0, 3.0, stretch)
+        Interaction(zeros(601, 8, 0.01), zeros(401, 20, 0.01), 4.0, 3.0, stretch)
     with pytest.raises(ValueError, match="another number of channels"):
-        Interaction(zeros(601, 4, 0.01), zeros(401, 8, 0.01), 4.0, 3.0, stretch)
+        Interaction(zeros(601, 4, 0.01), zeros(401, 12, 0.01), 4.0, 3.0, stretch)
     with pytest.raises(ValueError, match="ends before the cutoff"):
-        Interaction(zeros(601, 4, 0.01), zeros(400, 12, 0.01), 4.0, 3.0, stretch)
+        Interaction(zeros(601, 4, 0.01), zeros(400, 20, 0.01), 4.0, 3.0, stretch)
 
 
 def test_unknown_function_is_refused():
@@ -531,15 +535,15 @@ def test_orientation_fingerprints_match_oracle(structure):
 
 
 def environment_tolerance(count):
-    """Largest error (m, 53) of fingerprints of molecules with so many neighbours."""
+    """Largest error (m, 61) of fingerprints of molecules with so many neighbours."""
     n = count[:, None].astype(float)
-    *densities, aligned = ENVIRONMENT_BOUND
-    densities = np.array(densities)
+    densities, aligned, of_shells = np.split(ENVIRONMENT_BOUND, [4, 5])
     # Functions of at most 1: vectors and tensors of at most n; a product of two of them is off by
     # n (n of one, bound of the other), both ways.
     k, o = np.triu_indices(4)
     products = np.tile(n**2 * (densities[k] + densities[o]), 4)
-    return np.hstack([n * densities, n * densities, np.tile(8 * n * aligned, 5), products])
+    both = [n * densities, n * densities, np.tile(8 * n * aligned, 5), products, n * of_shells]
+    return np.hstack(both)
 
 
 @settings(max_examples=15)
@@ -547,7 +551,7 @@ def environment_tolerance(count):
 def test_environment_fingerprints_match_oracle(structure):
     found = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
     expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, structure)
-    assert found.shape == expected.shape == (len(structure) // 2, 53)
+    assert found.shape == expected.shape == (len(structure) // 2, 61)
     assert (np.abs(found - expected) <= environment_tolerance(count) + 1e-11).all()
     assert (found[count == 0] == 0).all()
 
@@ -562,7 +566,7 @@ def test_environment_fingerprints_of_a_crystal_all_differ_from_zero():
     expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, structure)
     assert (np.abs(v - expected) <= environment_tolerance(count) + 1e-11).all()
     assert (np.abs(v).max(axis=0) > 1e-4).all()
-    assert np.abs(np.corrcoef(v.T) - np.eye(53)).max() < 1 - 1e-9
+    assert np.abs(np.corrcoef(v.T) - np.eye(61)).max() < 1 - 1e-9
 
 
 def test_the_training_design_sees_the_same_fingerprints():
@@ -592,7 +596,7 @@ def test_names_line_up_with_coefficients():
     assert names[2:4] == ["S202+S022*gaussian(2)", "S202+S022*quadrupole"]
     assert names[8:10] == ["S224*gaussian(2)", "fp_EQQ"]
     names = environment_names(ENVIRONMENT_BASIS)
-    assert len(names) == len(set(names)) == 53
+    assert len(names) == len(set(names)) == 61
     assert names[:5] == [
         "density gaussian(1.4)",
         "density gaussian(2)",
@@ -604,3 +608,5 @@ def test_names_line_up_with_coefficients():
     assert names[13] == "vector gaussian(1.4),gaussian(1.4)"
     assert names[14] == "vector gaussian(1.4),gaussian(2)"
     assert names[52] == "tensor-axis damped_sine(2,2),damped_sine(2,2)"
+    assert names[53:55] == ["shell(1.3,0.45)", "shell(1.6,0.45)"]
+    assert names[60] == "shell(3.4,0.45)"

@@ -146,6 +146,56 @@ def test_compression_whitens_by_degrees():
     assert compression(v[:, [0, 0]], 0.5, 1e-6, 1.0).shape == (1, 2)
 
 
+def distance(transform, step):
+    """How far the kernel sees two points apart that differ by a step."""
+    return np.linalg.norm(transform @ step)
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5])
+def test_a_fingerprint_of_no_importance_is_left_out(whitening):
+    rng = np.random.default_rng(1)
+    v = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4))
+    found = compression(v, whitening, 1e-6, 1.5, importance=[1.0, 0.0, 1.0, 0.3])
+    assert found.shape == (3, 4) and not found[:, 1].any()
+    # As if it had never been there.
+    rest = compression(v[:, [0, 2, 3]], whitening, 1e-6, 1.5, importance=[1.0, 1.0, 0.3])
+    np.testing.assert_allclose(found[:, [0, 2, 3]], rest, rtol=1e-12)
+    assert compression(v, whitening, 1e-6, 1.5, importance=np.zeros(4)).shape == (0, 4)
+
+
+def test_half_the_importance_takes_twice_the_step():
+    """To be as far away, by the measure of what stays as important as it was."""
+    rng = np.random.default_rng(2)
+    v = rng.normal(size=(400, 3)) * [5.0, 0.2, 1.0]
+    full = compression(v, 0.0, 1e-6, 1.0, importance=[1.0, 1.0, 1.0])
+    half = compression(v, 0.0, 1e-6, 1.0, importance=[1.0, 0.5, 1.0])
+    np.testing.assert_array_equal(full, compression(v, 0.0, 1e-6, 1.0))
+    first, second, third = np.eye(3)
+
+    def by_first(transform, step):
+        return distance(transform, step) / distance(transform, first)
+
+    assert by_first(half, 2.0 * second) == pytest.approx(by_first(full, second), rel=1e-9)
+    assert by_first(half, third) == pytest.approx(by_first(full, third), rel=1e-9)
+    # Only what they are to each other counts, and the typical distance stays what is asked for.
+    twice = compression(v, 0.0, 1e-6, 1.0, importance=[2.0, 1.0, 2.0])
+    np.testing.assert_allclose(np.abs(twice), np.abs(half), rtol=1e-9)
+    assert 2 * (v @ half.T).var(axis=0).sum() == pytest.approx(1.0, rel=1e-9)
+
+
+def test_importance_counts_less_where_components_are_whitened():
+    """By the share that whitening leaves of the spread of a component."""
+    rng = np.random.default_rng(3)
+    q, _ = np.linalg.qr(rng.normal(size=(400, 2)) - rng.normal(size=(400, 2)).mean(axis=0))
+    v = q - q.mean(axis=0)
+    v[:, 1] -= v[:, 0] * (v[:, 0] @ v[:, 1]) / (v[:, 0] @ v[:, 0])  # uncorrelated
+    first, second = np.eye(2) * v.std(axis=0)
+    for whitening in (0.0, 0.3, 1.0):
+        t = compression(v, whitening, 1e-6, 1.0, importance=[1.0, 0.25])
+        ratio = distance(t, second) / distance(t, first)
+        assert ratio == pytest.approx(0.25 ** (1.0 - whitening), rel=1e-9)
+
+
 def test_normal_equations_are_weighted_least_squares():
     rng = np.random.default_rng(0)
     rows, y = rng.normal(size=(6, 50)), rng.normal(size=50)

@@ -179,7 +179,8 @@ def test_sums_over_neighbours_go_home_and_their_derivatives_come_back(tmp_path, 
     for name, result in evaluate(tmp_path, atoms, path, ranks).items():
         calculator = HMLP(toy)
         assert_parity(result, atoms[name], calculator)
-        assert abs(calculator.levels["environment"]) > 0.01
+        # Far more than what parity allows; molecules' shares are of both signs.
+        assert abs(calculator.levels["environment"]) > 1e-3
         assert abs(result.forces).max() > 0.01
 
 
@@ -416,7 +417,7 @@ ERRORS = {
     ),
     "old-schema": (
         edited("MODEL", "old.hmlp"),
-        f"has schema 1 but this pair style reads schema {SCHEMA}: export it again",
+        f"has schema {SCHEMA - 1} but this pair style reads schema {SCHEMA}: export it again",
     ),
     "other-kernel": (
         edited("MODEL", "kernel.hmlp"),
@@ -444,14 +445,14 @@ def bad_files(model, tmp_path_factory):
     (folder / "damaged.hmlp").write_bytes(content[: body + 5000] + b"7" + content[body + 5001 :])
     (folder / "foreign.hmlp").write_bytes(b"# a spline table\n" + content[:100])
     (folder / "empty.hmlp").write_bytes(b"")
-    for name, schema in (("schema", SCHEMA + 1), ("old", 1)):
+    for name, schema in (("schema", SCHEMA + 1), ("old", SCHEMA - 1)):
         other = content.replace(f"hmlp-lammps {SCHEMA}".encode(), f"hmlp-lammps {schema}".encode())
         (folder / f"{name}.hmlp").write_bytes(other)
     records = dict(line.split(b" ", 1) for line in content[body:].splitlines())
     intervals = records[b"interaction.centres.intervals"]
     count, numbers = intervals.split(b" ", 1)
     for name, changes in {
-        "kernel": {b"fingerprints": b"1 52"},
+        "kernel": {b"fingerprints": b"1 53"},
         "lacks": {b"interaction.stretch": None},
         "short": {
             b"interaction.centres.intervals": b"%d " % (int(count) - 1) + numbers.rsplit(b" ", 1)[0]

@@ -664,11 +664,11 @@ def test_cutoff_covers_every_level():
     assert FULL.cutoff == max(cutoffs)
 
 
-@pytest.mark.parametrize("n", [4, 6])
-def test_environment_has_five_radial_functions(n):
-    with pytest.raises(ValueError, match="the environment has 5 radial functions"):
+@pytest.mark.parametrize("n", [5, 12, 14])
+def test_environment_has_thirteen_radial_functions(n):
+    with pytest.raises(ValueError, match="the environment has 13 radial functions"):
         EnvironmentLevel(
-            replace(ENVIRONMENT_BASIS, functions=gaussians(np.linspace(1, 2, n))), toy_regressor(53)
+            replace(ENVIRONMENT_BASIS, functions=gaussians(np.linspace(1, 2, n))), toy_regressor(61)
         )
 
 

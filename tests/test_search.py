@@ -283,6 +283,11 @@ def test_command(searched):
         ({"group": {"a": {"factors": {"pair.damped_sines": [2.0]}}}}, ["pair.damped_sines"]),
         ({"group": {"a": {"values": {"pair.cutoff": [4.0, -1.0]}}}}, ["group a", "pair.cutoff"]),
         ({"group": {"a": {"together": [{"environment.gaussians": [1.0]}]}}}, ["group a", "4"]),
+        (
+            {"group": {"a": {"values": {"environment.inputs": [{"shell": 1.0}, {"charge": 1.0}]}}}},
+            ["group a", "environment.inputs.charge'", "'shell'"],
+        ),
+        ({"group": {"a": {"factors": {"environment.inputs": [2.0]}}}}, ["environment.inputs"]),
         ({"score": {"energy": 0, "force": 0}}, ["score", "must count"]),
         ({"timing": {"phase": "ice"}}, ["timing.phase", "'ice'"]),
         ({"rounds": 0}, ["rounds"]),
@@ -355,6 +360,19 @@ def test_what_changes_nothing_is_no_change(base):
         "environment.prior": 2.0,
         "pair.cutoff": 4.0,
     }
+
+
+def test_inputs_of_the_kernel_are_tried_as_wholes(base, tmp_path):
+    """Which families, and how important each; in any order, and as a file can say it."""
+    group = GroupSection(values={"environment.inputs": [{"shell": 1, "axial": 0.5}]})
+    (found,) = alternatives(group, base, {"environment.inputs": {"S": 1.0}}, "here")
+    assert base.normal(found) == {"environment.inputs": {"shell": 1.0, "axial": 0.5}}
+    assert in_words(base.normal(found)) == "environment.inputs = {shell = 1, axial = 0.5}"
+    (tmp_path / "toy.toml").write_text(tomli_w.dumps(base.toml(found, tmp_path)))
+    changed = read_config(tmp_path / "toy.toml")
+    assert changed.environment.spec().inputs == {"shell": 1.0, "axial": 0.5}
+    default = base.config.environment.inputs
+    assert base.normal({"environment.inputs": dict(reversed(default.items()))}) == {}
 
 
 def test_a_factor_and_its_inverse_lead_back(base):

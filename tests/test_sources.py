@@ -94,9 +94,11 @@ def test_sources_that_agree_fit_as_one(level, frames):
 def test_first_source_has_the_model_zero(frames, apart):
     other_way = fit(sorted(raised(frames), key=lambda f: f.source_set, reverse=True))
     assert list(other_way.zeros_["all"]) == ["B", "A"]
-    assert other_way.zeros_["all"]["A"] == pytest.approx(-apart.zeros_["all"]["B"], abs=1e-6)
+    # Of molecules that tell as much the first becomes a representative: in another order another.
+    assert other_way.zeros_["all"]["A"] == pytest.approx(-apart.zeros_["all"]["B"], abs=2e-5)
     energy = [predict(e.potential_, frames).energy[1] for e in (other_way, apart)]
-    np.testing.assert_allclose(energy[0] - energy[1], apart.zeros_["all"]["B"], atol=1e-6)
+    left = 1e-3 * error_table(predict(apart.potential_, frames))[-1].energy_rmse
+    np.testing.assert_allclose(energy[0] - energy[1], apart.zeros_["all"]["B"], atol=left)
 
 
 def test_weight_multiplies_squared_residuals(frames):

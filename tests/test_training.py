@@ -59,7 +59,7 @@ ENVIRONMENT = KernelSpec(
     ENVIRONMENT_BASIS.outer,
     n_representatives=120,
     stretch_width=0.1,
-    inputs=("density", "axial", "S", "vector", "tensor"),
+    inputs={"density": 1.0, "axial": 1.0, "S": 1.0, "vector": 0.5, "tensor": 0.5, "shell": 0.5},
 )
 BONDS = Potential(0.0, toy_bond())
 STAGES = ["bond", "pair", "orientation", "environment", "all"]
@@ -361,19 +361,28 @@ def test_deviations_grow_away_from_the_data(fitted, frames):
     assert far.min() > 3 * np.median(seen)
 
 
-def test_only_chosen_families_of_fingerprints_enter_the_kernel(frames, fitted):
+@pytest.mark.parametrize(
+    ("inputs", "seen"),
+    [
+        ({"axial": 1.0, "S": 0.3}, [*range(4, 13)]),
+        ({"shell": 1.0, "vector": 0.5}, [*range(13, 23), *range(53, 61)]),
+        ({"density": 1.0, "tensor-axis": 1.0}, [*range(4), *range(43, 53)]),
+        ({"tensor": 1.0, "vector-axis": 0.2}, [*range(23, 43)]),
+        (
+            dict.fromkeys("density axial S vector tensor vector-axis tensor-axis shell".split(), 1),
+            [*range(61)],
+        ),
+    ],
+)
+def test_only_chosen_families_of_fingerprints_enter_the_kernel(frames, inputs, seen):
     """What is no input has a linear coefficient, and no place in the Gaussian."""
-    spec = replace(ENVIRONMENT, inputs=("axial", "S"), n_representatives=10)
+    spec = replace(ENVIRONMENT, inputs=inputs, n_representatives=10)
     estimator = HierarchicalPotential(PAIR, ORIENTATION, spec, bond="quartic", weights=WEIGHTS)
     level = estimator.fit(frames[:20]).potential_.environment
-    inputs = np.array([name.startswith(("axial", "S")) for name in level.names])
-    assert 0 < inputs.sum() < len(inputs)
-    assert not level.regressor.transform[:, ~inputs].any()
-    assert np.abs(level.regressor.transform[:, inputs]).max(axis=0).min() > 0
+    used = np.abs(level.regressor.transform).max(axis=0) > 0
+    assert np.flatnonzero(used).tolist() == seen
     assert (level.regressor.linear != 0).all()
     assert len(level.regressor.alpha) == 10
-    everything = fitted.potential_.environment.regressor.transform
-    assert np.abs(everything).max(axis=0).min() > 0
 
 
 def test_fp_eqq_is_among_the_fitted(fitted):
@@ -404,6 +413,8 @@ outer = 1.5
 [environment]
 gaussians = [1.4, 2.0, 2.6, 3.2]
 aligned = 2.4
+shells = [1.3, 1.6, 1.9, 2.2, 2.5, 2.8, 3.1, 3.4]
+shell_width = 0.45
 cutoff = 4.2
 inner = 1.1
 outer = 1.5
@@ -565,8 +576,20 @@ def test_existing_model_is_not_replaced_unasked(run):
         ('form = "quartic"', 'form = "spring"', "key 'bond.form'"),
         ("[1.4, 2.0, 2.6, 3.2]", "[1.4, 2.0, 2.6]", "there must be 4 radial functions"),
         ("aligned = 2.4\n", "", r"key 'environment\.aligned'"),
-        ("representatives = 20", 'inputs = ["charge"]', r"key 'environment\.inputs"),
-        ("representatives = 20", "inputs = []", r"key 'environment\.inputs"),
+        (
+            "aligned",
+            "inputs = { charge = 1 }\naligned",
+            r"inputs\.charge': .* 'density', .*'shell'",
+        ),
+        ("aligned", "inputs = { shell = 0 }\naligned", r"inputs\.shell': .* greater than 0"),
+        ("aligned", "inputs = { shell = inf }\naligned", r"inputs\.shell': .* finite"),
+        ("aligned", "inputs = {}\naligned", r"key 'environment\.inputs': .* at least 1"),
+        ("aligned", 'inputs = ["shell"]\naligned', r"key 'environment\.inputs': .* dictionary"),
+        ("shells = [1.3, ", "shells = [", r"key 'environment\.shells': .* at least 8"),
+        ("shells = [1.3, ", "shells = [0, 1.3, ", r"key 'environment\.shells"),
+        ("shells = [1.3, ", "shells = [-1.3, ", r"key 'environment\.shells\.0': .* greater than 0"),
+        ("shell_width = 0.45\n", "", r"missing key 'environment\.shell_width'"),
+        ("shell_width = 0.45", "shell_width = 0", r"'environment\.shell_width': .* greater than 0"),
         ("[fit]", '[split]\nscheme = "families"\ntest = ["gas"]\n[fit]', "names families"),
         ("[fit]", '[split]\nscheme = "families"\n[fit]', "some of the families"),
     ],

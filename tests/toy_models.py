@@ -12,6 +12,7 @@ from ase_hmlp.fingerprints import (
     damped_sines,
     gaussians,
     quadrupole,
+    shells,
 )
 from ase_hmlp.levels import (
     BondLevel,
@@ -35,7 +36,10 @@ ORIENTATION_BASIS = RadialBasis(
     gaussians([1.6, 2.5, 3.2]) + quadrupole(), cutoff=4.0, inner=1.1, outer=1.5
 )
 ENVIRONMENT_BASIS = RadialBasis(
-    gaussians([1.4, 2.0, 2.6]) + damped_sines([2.0], [2.0]) + gaussians([2.4]),
+    gaussians([1.4, 2.0, 2.6])
+    + damped_sines([2.0], [2.0])
+    + gaussians([2.4])
+    + shells([1.3, 1.6, 1.9, 2.2, 2.5, 2.8, 3.1, 3.4], 0.45),
     cutoff=4.2,
     inner=1.1,
     outer=1.5,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -160,14 +160,15 @@ class OrientationSection(RadialSection):
 
 
 class EnvironmentSection(RadialSection):
-    """Level 4; its functions are four, see `KernelSpec` for the numbers.
+    """Level 4; its functions are four beside `aligned` and `shells`; see `KernelSpec`.
 
     Attributes
     ----------
     aligned : width (Å) of the Gaussian that weighs the sums over the neighbours' axes
-    shells : centres (Å) of the eight Gaussians of the finer densities
+    shells : centres (Å) of the eight Gaussians that count neighbours by distance
     shell_width : of all of them, Å
-    inputs : families of fingerprints the Gaussian kernel sees, and how important each is
+    inputs : families of fingerprints the Gaussian kernel sees, and what each is multiplied by once
+        it is scaled to unit spread: how important it is
     """
 
     aligned: PositiveFloat
@@ -191,8 +192,8 @@ class EnvironmentSection(RadialSection):
             "shell",
             "stretched",
         ],
-        PositiveFloat,
-    ] = Field(default={"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}, min_length=1)
+        Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    ] = Field(default={"shell": 1.0, "axial": 0.3, "S": 0.15}, min_length=1)
 
     @model_validator(mode="after")
     def _has_four(self):

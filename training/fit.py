@@ -91,9 +91,9 @@ class KernelSpec(LevelSpec):
     stretch_width : float, Å; 0 if the bond length is no input
     prior : float, eV
         Prior standard deviation of one molecule's energy in the Gaussian kernel.
-    inputs : dict of float
+    inputs : dict of str to float
         Families of fingerprints that the Gaussian sees (how their names begin), and how important
-        each is; see `training.kernel_ridge.compression`.
+        each is; see `training.kernel_ridge.compression`. The linear part sees all.
     """
 
     n_representatives: int = 500
@@ -372,7 +372,7 @@ class HierarchicalPotential(BaseEstimator):
             v, r = np.concatenate(kernel_parts), np.concatenate(lengths)
             names = environment_names(spec.basis)
             importance = [
-                max((w for f, w in spec.inputs.items() if _of_family(name, f)), default=0.0)
+                sum(w for family, w in spec.inputs.items() if _of_family(name, family))
                 for name in names
             ]
             transform = compression(

@@ -28,7 +28,7 @@ def compression(
     are dropped.  The typical distance between two centres becomes ``1 / length_scale``.
 
     What a function of many fingerprints can learn from few points depends on how far it has to
-    look in each of them: those that matter less are made less important than by their spread.
+    look in each of them: `importance` shrinks those that matter less than their spread suggests.
 
     Parameters
     ----------
@@ -42,13 +42,12 @@ def compression(
     """
     centred = v - np.average(v, axis=0, weights=weight)
     spread = np.sqrt(np.average(centred**2, axis=0, weights=weight))
-    used = spread > 1e-12 * max(spread.max(initial=0.0), 1e-300)
-    if importance is not None:
-        used &= np.asarray(importance) > 0
-        spread = np.divide(spread, importance, out=spread, where=used)
+    importance = np.ones_like(spread) if importance is None else np.asarray(importance)
+    used = (spread > 1e-12 * max(spread.max(initial=0.0), 1e-300)) & (importance > 0)
     if not used.any():
         return np.zeros((0, v.shape[1]))
-    scaled = centred[:, used] / spread[used]
+    scale = importance[used] / spread[used]
+    scaled = centred[:, used] * scale
     share = np.full(len(v), 1.0 / len(v)) if weight is None else weight / np.sum(weight)
     values, vectors = np.linalg.eigh((scaled.T * share) @ scaled)
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -56,7 +55,7 @@ def compression(
     values, vectors = values[keep], vectors[:, keep]
     stretch = values ** (-0.5 * whitening)
     transform = np.zeros((len(values), v.shape[1]))
-    transform[:, used] = (vectors * stretch).T / spread[used]
+    transform[:, used] = (vectors * stretch).T * scale
     # Root mean square distance between two random centres.
     typical = np.sqrt(2.0 * (values * stretch**2).sum())
     return transform / (typical * length_scale)

@@ -254,11 +254,11 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
       double* p = row + 4 * (FIRST_TENSOR + t);
       store(p, load(p) + tensors[t]);
     }
-    const v4 k = block_value(c + 3 * BLOCK, x), l = block_value(c + 4 * BLOCK, x);
-    near += k;
-    far += l;
-    store(row + FIRST_SHELL, load(row + FIRST_SHELL) + k);
-    store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + l);
+    const v4 k1 = block_value(c + 3 * BLOCK, x), k5 = block_value(c + 4 * BLOCK, x);
+    near += k1;
+    far += k5;
+    store(row + FIRST_SHELL, load(row + FIRST_SHELL) + k1);
+    store(row + FIRST_SHELL + 4, load(row + FIRST_SHELL + 4) + k5);
     stretched += h * B.s;
     store(row + FIRST_STRETCHED, load(row + FIRST_STRETCHED) + h * A.s);
     const double both[3] = {g * s[S220], g * s[S222], g * s[S224]};
@@ -679,9 +679,9 @@ HMLP_INLINE void pair_terms(const Interaction& m, const Molecule& A, const Molec
     angular += add_sight(ga, 1.0, h, u, B.u, cb, of_unit, by_axis_b);
     angular += add_sight(gb, -1.0, h, u, A.u, ca, of_unit, by_axis_a);
     for (int k = 0; k < 3; ++k) by_unit[k] = sum(h * of_unit[k]);
-    const v4 dk = block_slope(c + 3 * BLOCK, x), dl = block_slope(c + 4 * BLOCK, x);
-    const v4 by_shell = dk * (load(ga + FIRST_SHELL) + load(gb + FIRST_SHELL)) +
-                        dl * (load(ga + FIRST_SHELL + 4) + load(gb + FIRST_SHELL + 4));
+    const v4 dk1 = block_slope(c + 3 * BLOCK, x), dk5 = block_slope(c + 4 * BLOCK, x);
+    const v4 by_shell = dk1 * (load(ga + FIRST_SHELL) + load(gb + FIRST_SHELL)) +
+                        dk5 * (load(ga + FIRST_SHELL + 4) + load(gb + FIRST_SHELL + 4));
     const v4 sa = load(ga + FIRST_STRETCHED), sb = load(gb + FIRST_STRETCHED);
     e_r += sum(dh * (angular + sa * B.s + sb * A.s) + by_shell * inv_centres);
     const double longer_a = A.ds * sum(h * sb), longer_b = B.ds * sum(h * sa);

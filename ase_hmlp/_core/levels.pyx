@@ -180,7 +180,7 @@ cdef class Machine:
                 f"{MAX_COMPONENTS} components, not {n_fingerprints} and {n_components}"
             )
         seen = np.flatnonzero(np.any(transform, axis=0))
-        n_seen = int(seen[-1]) + 1 if len(seen) else 0
+        n_seen = int(seen.max(initial=-1)) + 1
         n = len(representatives)
         padded = (n + REP_BLOCK - 1) // REP_BLOCK * REP_BLOCK
         columns = np.zeros((padded, n_components + 1))

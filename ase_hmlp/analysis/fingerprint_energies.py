@@ -27,16 +27,13 @@ def family(level: str, fingerprint: str) -> str:
     ----------
     level : {"pair", "orientation", "environment"}
     fingerprint : str
-        As ``gaussian(1.5)``, ``S220*gaussian(2)``, ``density gaussian(2)`` or ``fp_EQQ``.
+        As ``gaussian(1.5)``, ``S220*gaussian(2)``, ``density gaussian(2)``, ``shell(2,0.4)`` or
+        ``fp_EQQ``.
     """
     if fingerprint == FP_EQQ:
         return FP_EQQ
-    kind = (
-        fingerprint.split("*")[0].split("(")[0]
-        if level != "environment"
-        else fingerprint.split()[0]
-    )
-    return f"{level} {kind}"
+    kind = fingerprint.split("(")[0]
+    return f"{level} {kind.split()[0] if level == 'environment' else kind.split('*')[0]}"
 
 
 class FingerprintEnergies(Analysis):

@@ -98,6 +98,8 @@ def in_words(changes: Changes) -> str:
 def _short(value) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_short, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k} = {_short(v)}' for k, v in value.items())}}}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
