@@ -790,7 +790,7 @@ def ablate(config, output):
     with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
         result = run_ablation(config, output, progress, given_command())
     console = Console(soft_wrap=True)
-    console.print(rich_table(result.ablation))
+    console.print(rich_table(result.ablation, narrow=True))
     known = len({row.found.id for row in result.ablation.rows}) - result.computed
     console.print(f"{result.computed} variants computed{f', {known} before' if known else ''}.")
     console.print(f"Written: {', '.join(map(str, result.paths))}", markup=False)

@@ -427,6 +427,7 @@ class HierarchicalPotential(BaseEstimator):
         self.report_ = dict(prepared.report, seconds=dict(prepared.report["seconds"]))
         self.zeros_: dict[str, dict[str, float]] = {}
         self.stages_: dict[str, Potential] = {}
+        self.report_["observations"] = sum(prepared.parts[p].n_observations for p in parts)
         with lap(self.report_, "solve"):
             self._solve_bond(prepared, parts)
             if prepared.designs:
@@ -460,7 +461,6 @@ class HierarchicalPotential(BaseEstimator):
                 if isinstance(design, EnvironmentDesign)
                 else design.penalty(spec.linear_prior)
             )
-        self.report_["observations"] = equations.n_observations
         # The energy zeros are fitted with the pair level and kept by those after it.
         known = np.zeros(0)
         for name, first, last in zip(designs, [0, *edges[1:]], edges[1:], strict=False):

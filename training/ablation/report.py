@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from ase_hmlp.figure_style import styled
 from ase_hmlp.files import write_whole
@@ -21,8 +22,8 @@ from ase_hmlp.training.search.report import in_words
 
 TEXT, TABLE, FIGURE = "ablation.txt", "ablation.csv", "ablation.png"
 
-#: Width of the text, characters.
-WIDTH = 120
+#: Widths of the table and of the text below it, characters.
+WIDTH, PROSE = 150, 100
 
 #: Families by state, of those that have one; the others count in all frames only.
 GROUPS = {
@@ -121,36 +122,46 @@ def mean_error(rows: Sequence[ErrorRow], families: Sequence[str], kind: str) -> 
     return float(np.average([getattr(row, kind) for row in chosen], weights=weights))
 
 
-def cells(ablation: Ablation, row: Row) -> tuple[str, ...]:
+def cells(ablation: Ablation, row: Row, groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Errors by kind and group, and times, as text."""
     if row.found.failure:
-        return ("failed",) * (len(KINDS) * len(ablation.groups) + 2)
+        return ("failed",) * (len(KINDS) * len(groups) + 2)
     errors = [
         f"{mean_error(row.found.rows, families, kind):.{digits}f}".replace("nan", "-")
         for kind, (_, _, digits) in KINDS.items()
-        for families in ablation.groups.values()
+        for families in groups.values()
     ]
     return (*errors, f"{row.found.ratio:.2f}", f"{ablation.microseconds(row):.2f}")
 
 
-def rich_table(ablation: Ablation):
-    """The table for a terminal."""
+def rich_table(ablation: Ablation, narrow: bool = False):
+    """The table for a terminal.
+
+    Parameters
+    ----------
+    ablation : Ablation
+    narrow : bool
+        Whether to leave out groups and microseconds, which 80 characters have no room for.
+    """
     from rich import box
     from rich.table import Table
 
+    groups = {ALL: ablation.groups[ALL]} if narrow else ablation.groups
     title = f"Ablation of {ablation.name}: mean absolute errors on unseen families"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", justify="right", no_wrap=True)
-    table.add_column("form")
+    table.add_column("form", no_wrap=True)
     for name, unit, _ in KINDS.values():
-        for k, group in enumerate(ablation.groups):
+        for k, group in enumerate(groups):
             head = f"{name}\n{unit}\n" if k == 0 else "\n\n"
             table.add_column(head + group, justify="right", no_wrap=True)
-    for head in ("time\n\nratio", "\n\nµs/atom"):
+    times = ("time\n\nratio", "\n\nµs/atom")[: 1 if narrow else 2]
+    for head in times:
         table.add_column(head, justify="right", no_wrap=True)
     for n, row in enumerate(ablation.rows, 1):
         style = None if row.found.changes else "bold"
-        table.add_row(str(n), row.name, *cells(ablation, row), style=style)
+        shown = cells(ablation, row, groups)[: len(table.columns) - 2]
+        table.add_row(str(n), row.name, *shown, style=style)
     return table
 
 
@@ -188,7 +199,7 @@ def text(ablation: Ablation, provenance: Provenance) -> str:
     console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False)
     console.print(rich_table(ablation), markup=False)
     for line in lines(ablation, provenance):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, width=PROSE)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
@@ -220,7 +231,7 @@ def csv_table(ablation: Ablation) -> str:
 def figure(ablation: Ablation) -> Figure:
     """Bars: errors on all frames, marks for groups, times."""
     rows, groups = ablation.rows, ablation.groups
-    result = Figure(figsize=(13.0, 1.6 + 0.36 * len(rows)), layout="constrained")
+    result = Figure(figsize=(14.0, 1.6 + 0.36 * len(rows)), layout="constrained")
     axes = result.subplots(1, len(KINDS) + 1, sharey=True)
     y = np.arange(len(rows))
     own = [not row.found.changes for row in rows]
@@ -230,9 +241,10 @@ def figure(ablation: Ablation) -> Figure:
         for bar, mine in zip(made, own, strict=True):
             if mine:  # the configuration as it is
                 bar.set(alpha=1.0, edgecolor=COLOURS["total"], linewidth=1.2)
-        shown = ["" if np.isnan(v) else f"{v:.{digits}f}" for v in values]
-        axis.bar_label(made, shown, padding=12, fontsize=8)
-        axis.margins(x=0.2)
+        for place, value in zip(y, values, strict=True):  # beside the panel, clear of all marks
+            shown = "failed" if np.isnan(value) else f"{value:.{digits}f}"
+            at = axis.get_yaxis_transform()
+            axis.text(1.02, place, shown, transform=at, fontsize=8, va="center")
         axis.grid(False, axis="y")
 
     colours = (COLOURS["temperature"], COLOURS["pressure"], COLOURS["volume"])
@@ -245,6 +257,10 @@ def figure(ablation: Ablation) -> Figure:
         for group, values in by_group.items():
             axis.plot(values, y, marks[group], ms=5, mfc="white", mec=COLOURS["total"], label=group)
         axis.set(title=name, xlabel=f"mean absolute error ({unit})", xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.tick_params(axis="x", labelsize=8)
     if len(groups) > 1:
         axes[0].legend(fontsize=8, loc="lower right")
     bars(axes[-1], [row.found.ratio for row in rows], COLOURS["alignment"], 2)

@@ -18,11 +18,10 @@ QUADRUPOLE = "S224"
 
 #: What the rows are and what they are not.
 NOTES = (
-    "Every row is the configuration with the changes below and nothing else: bond, repulsive "
-    "baseline, priors, weights and, but for published fingerprints, cutoffs and widths are those "
-    "of the last row of the hierarchy, and so are all levels' coefficients fitted once more "
-    "together. Each family of frames is predicted by a fit to all others; families that the "
-    "configuration never holds out are not judged.",
+    "Every row is the configuration with the changes below and nothing else: bond (in all rows), "
+    "repulsive baseline (part of the pair level), cutoffs, widths, priors and weights stay, and "
+    "none is tuned again for fewer levels. Each family of frames is predicted by a fit to all "
+    "others; families that the configuration never holds out are not judged.",
     f"Environment: {N_FINGERPRINTS} fingerprints of a molecule's neighbours. Radial ones are the "
     "densities and shells, sums over the centres of neighbours of functions of their distance; "
     "all others see directions.",
@@ -30,8 +29,8 @@ NOTES = (
     "and damped sines (equation 4) of distances of atoms: the pair level without stretch terms, "
     "with the configuration's widths, ended by a cutoff in the distance of centres instead of "
     "atoms. Its orientation fingerprints are listed in a supplement that we do not have; fp_EQQ "
-    "(equations 6 and 7) stands for them alone, and where the row says so all of the orientation "
-    "level's functions instead. Bond and baseline are ours, not the published harmonic bond.",
+    "(equations 6 and 7) stands for them alone, and in the row with our orientation all functions "
+    "of the orientation level instead. Bond and baseline are ours; the published bond is harmonic.",
     "Published, kernel: the published potential has one kernel ridge regression on each atom's "
     "radial fingerprints and, to what that leaves, one on orientation. Here one Gaussian kernel of "
     "a molecule stands for both, beside the linear levels: on sums over centres (densities and "
@@ -91,14 +90,14 @@ def variants(config: TrainingConfig) -> list[Variant]:
     }
     return [
         Variant("bond alone", {"fit.levels": []}),
-        Variant("bond, pair", {"fit.levels": ["pair"]}),
-        Variant("bond, pair, orientation", {"fit.levels": ["pair", "orientation"]}),
+        Variant("pair", {"fit.levels": ["pair"]}),
+        Variant("pair, orientation", {"fit.levels": ["pair", "orientation"]}),
         Variant("all levels, linear", {"environment.representatives": 0}),
-        Variant("bond, pair; kernel on radial", {"fit.levels": ["pair", "environment"], **radial}),
-        Variant("bond, pair, orientation; kernel on radial", radial),
-        Variant("all levels linear; kernel on radial", {"environment.inputs": inputs}),
-        Variant("all levels; kernel on radial and orientation", {}),
+        Variant("pair; kernel on radial", {"fit.levels": ["pair", "environment"], **radial}),
+        Variant("pair, orientation; kernel on radial", radial),
+        Variant("all levels; kernel on radial", {"environment.inputs": inputs}),
+        Variant("all levels, as configured", {}),
         Variant("published, linear", {**published, **alone}),
-        Variant("published, all orientation functions, linear", published),
+        Variant("published, our orientation, linear", published),
         Variant("published, kernel", {**published, **alone, **kernel}),
     ]
