@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from ase_hmlp.training.ablation.variants import variants
 from ase_hmlp.training.config import TrainingConfig
 from ase_hmlp.training.evaluate import ErrorRow
 from ase_hmlp.training.frames import read_frames
+from ase_hmlp.training.rows import EnvironmentDesign
 from ase_hmlp.training.search import evaluate
 from ase_hmlp.training.search.candidates import Candidate
 from ase_hmlp.training.search.config import TimingSection
@@ -259,21 +261,28 @@ def test_published_is_radial_functions_and_the_quadrupole(fitted):
     assert (more.coefficients != 0).all() and more.coefficients.shape == (6, 3)
 
 
-def test_forces_of_masked_rows_are_derivatives(fitted, done):
-    """What the fit left out is left out of energies and forces alike."""
+@pytest.mark.parametrize("name", ["pair; kernel on radial", "published, kernel"])
+def test_rows_times_coefficients_are_what_the_potential_returns(fitted, done, name):
+    """The contract between training and use, with and without the bond length."""
+    potential = fitted[name]
+    level = potential.environment
+    linear = level.regressor.linear != 0
+    spread = np.ones(len(linear))
+    design = EnvironmentDesign(potential.stretch, level.basis, level.regressor, spread, linear)
+    coefficients = np.random.default_rng(0).normal(size=design.n_coefficients)
+    alone = replace(potential, environment=design.with_coefficients(coefficients))
+    bare = replace(potential, environment=None)
     frame = next(iter(read_frames(done[0].parent / "toy.extxyz")))
-    for name in ("published, kernel", "all levels, linear"):
-        potential = fitted[name]
-
-        def energy(shift, potential=potential):
-            tracker = potential.tracker()
-            positions = frame.positions.copy()
-            positions[0, 1] += shift
-            geometry = tracker.update(positions, frame.cell, frame.pbc, frame.molecules)
-            return potential.evaluate(geometry)
-
-        slope = (energy(1e-4).energies.sum() - energy(-1e-4).energies.sum()) / 2e-4
-        assert energy(0.0).forces[0, 1] == pytest.approx(-slope, abs=1e-5)
+    geometry = frame.geometry(potential.cutoff)
+    whole, rest = alone.evaluate(geometry), bare.evaluate(geometry)
+    row = coefficients @ design.rows(geometry)
+    energy = whole.energies.sum() - rest.energies.sum()
+    assert row[0] == pytest.approx(energy, abs=1e-9)
+    np.testing.assert_allclose(row[1:-6], (rest.forces - whole.forces).ravel(), atol=1e-7)
+    virial = (whole.virials - rest.virials).sum(axis=0)
+    np.testing.assert_allclose(row[-6:], virial, atol=1e-7)
+    penalty = design.penalty(1.0, 1.0)
+    assert penalty.shape == (design.n_coefficients,) * 2 and (np.diag(penalty) > 0).all()
 
 
 @pytest.mark.parametrize("levels", [[], ["pair"], ["environment", "pair"]])
