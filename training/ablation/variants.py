@@ -22,9 +22,10 @@ NOTES = (
     "repulsive baseline (part of the pair level), cutoffs, widths, priors and weights stay, and "
     "none is tuned again for fewer levels. Each family of frames is predicted by a fit to all "
     "others; families that the configuration never holds out are not judged.",
-    f"Environment: {N_FINGERPRINTS} fingerprints of a molecule's neighbours. Radial ones are the "
-    "densities and shells, sums over the centres of neighbours of functions of their distance; "
-    "all others see directions.",
+    f"Pair acts between atoms, so it sees how molecules point. Environment: {N_FINGERPRINTS} "
+    "fingerprints of a molecule's neighbours. Radial ones are the densities and shells, sums over "
+    "the centres of neighbours of functions of their distance; all others see directions. Where "
+    "the kernel is on radial ones, so are the level's linear terms, but for the row of all levels.",
     "Published: Zong, Wiebe and Ackland (2020). Its radial fingerprints are Gaussians (equation 3) "
     "and damped sines (equation 4) of distances of atoms: the pair level without stretch terms, "
     "with the configuration's widths, ended by a cutoff in the distance of centres instead of "
