@@ -763,6 +763,39 @@ def _front_table(findings):
     return table
 
 
+# ---------------------------------------------------------------- ablate
+
+
+@main.command(cls=Noted)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; NAME-ablation beside CONFIG by default.",
+)
+@_debug
+def ablate(config, output):
+    """Fit the training that the TOML file CONFIG describes with parts of the potential left out.
+
+    Bond, pair, orientation and environment levels, linear and with a kernel, and the published
+    fingerprints alone: errors on unseen families, and the time of an evaluation. Killed and started
+    again, it goes on where it was.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.training.ablation.report import rich_table
+    from ase_hmlp.training.ablation.run import ablate as run_ablation
+
+    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+        result = run_ablation(config, output, progress, given_command())
+    console = Console(soft_wrap=True)
+    console.print(rich_table(result.ablation, narrow=True))
+    known = len({row.found.id for row in result.ablation.rows}) - result.computed
+    console.print(f"{result.computed} variants computed{f', {known} before' if known else ''}.")
+    console.print(f"Written: {', '.join(map(str, result.paths))}", markup=False)
+
+
 # ---------------------------------------------------------------- evaluate, info
 
 

@@ -110,7 +110,7 @@ def main(n_atoms: int, model: str) -> None:
 
     call()
     click.echo(f"{1e6 * least(call, 500):.0f} us a call of {len(small)} atoms")
-    row = 8 * (56 + 56 + 16 + 10)
+    row = 8 * (132 + 132 + 16 + 10)
     click.echo(f"{row + 8 * len(d) / m:.0f} bytes a molecule in rows, terms and list")
 
 

@@ -200,15 +200,17 @@ def orientation_fingerprints(basis, structure):
     return w
 
 
-def environment_fingerprints(basis, structure):
-    """Fingerprints of each molecule's surroundings (m, 61), and how many neighbours."""
+def environment_fingerprints(basis, held, structure):
+    """Fingerprints of each molecule's surroundings (m, 209), and how many neighbours."""
     s = structure
-    centres, axes, _ = molecules_of(s)
+    centres, axes, lengths = molecules_of(s)
+    stretch = held_stretch(held, lengths)
     out, count = [], np.zeros(len(axes), dtype=int)
     found = neighbours(centres, s.cell, s.pbc, basis.cutoff)
     for a, u in enumerate(axes):
-        density, vector = np.zeros(4), np.zeros((4, 3))
-        tensor, aligned, shells = np.zeros((4, 3, 3)), np.zeros(5), np.zeros(8)
+        density, vector = np.zeros(4), np.zeros((3, 4, 3))
+        tensor, aligned, shells = np.zeros((3, 4, 3, 3)), np.zeros(5), np.zeros(8)
+        stretched = np.zeros(4)
         for i, j, _, d in found:
             if i != a:
                 continue
@@ -218,22 +220,29 @@ def environment_fingerprints(basis, structure):
             n = d / r
             density += h
             shells += k
-            vector += h[:, None] * n
-            tensor += h[:, None, None] * (np.outer(n, n) - np.eye(3) / 3)
+            stretched += h * stretch[j]
+            b, c = axes[j], axes[j] @ n
+            for kind, v in enumerate((n, c**2 * n, c * b)):
+                vector[kind] += h[:, None] * v
+            crossed = c * (np.outer(n, b) + np.outer(b, n)) / 2
+            for kind, q in enumerate((np.outer(n, n), np.outer(b, b), crossed)):
+                tensor[kind] += h[:, None, None] * (q - np.trace(q) * np.eye(3) / 3)
             S = angular(u, axes[j], n)
             aligned += g * [S[name] for name in ("S022", "S220", "S222", "S224", "S044")]
-        turned, along = tensor @ u, vector @ u
-        upper = np.triu_indices(4)
+        vectors, tensors = vector.reshape(12, 3), tensor.reshape(12, 3, 3)
+        turned, along = tensors @ u, vector[0] @ u
+        upper, all_kinds = np.triu_indices(4), np.triu_indices(12)
         out.append(
             [
                 *density,
                 *(1.5 * turned @ u),
                 *aligned,
-                *(vector @ vector.T)[upper],
-                *np.einsum("nxy,oxy->no", tensor, tensor)[upper],
-                *np.outer(along, along)[upper],
-                *(turned @ turned.T)[upper],
                 *shells,
+                *stretched,
+                *(vectors @ vectors.T)[all_kinds],
+                *np.einsum("nxy,oxy->no", tensors, tensors)[all_kinds],
+                *np.outer(along, along)[upper],
+                *(turned[:4] @ turned[:4].T)[upper],
             ]
         )
     return np.array(out), count
@@ -277,7 +286,7 @@ def energies(potential, structure):
         w = orientation_fingerprints(potential.orientation.basis, s)
         of_molecule += np.einsum("mck,ck->m", w, potential.orientation.coefficients)
     if potential.environment is not None:
-        x, _ = environment_fingerprints(potential.environment.basis, s)
+        x, _ = environment_fingerprints(potential.environment.basis, potential.stretch, s)
         g = potential.environment.regressor
         seen = potential.stretch.r0 + held_stretch(potential.stretch, lengths)
         of_molecule += [regressor_energy(g, x[m], seen[m]) for m in range(len(lengths))]

@@ -535,23 +535,35 @@ def test_orientation_fingerprints_match_oracle(structure):
 
 
 def environment_tolerance(count):
-    """Largest error (m, 61) of fingerprints of molecules with so many neighbours."""
+    """Largest error (m, 209) of fingerprints of molecules with so many neighbours."""
     n = count[:, None].astype(float)
     densities, aligned, of_shells = np.split(ENVIRONMENT_BOUND, [4, 5])
     # Functions of at most 1: vectors and tensors of at most n; a product of two of them is off by
-    # n (n of one, bound of the other), both ways.
+    # n (n of one, bound of the other), both ways. Stretches are below 0.3 Å.
+    kinds = np.tile(densities, 3)
+    k, o = np.triu_indices(12)
+    contractions = np.tile(n**2 * (kinds[k] + kinds[o]), 2)
     k, o = np.triu_indices(4)
-    products = np.tile(n**2 * (densities[k] + densities[o]), 4)
-    both = [n * densities, n * densities, np.tile(8 * n * aligned, 5), products, n * of_shells]
-    return np.hstack(both)
+    products = np.tile(n**2 * (densities[k] + densities[o]), 2)
+    return np.hstack(
+        [
+            n * densities,
+            n * kinds,
+            np.tile(8 * n * aligned, 5),
+            n * of_shells,
+            0.3 * n * densities,
+            contractions,
+            products,
+        ]
+    )
 
 
 @settings(max_examples=15)
 @given(structures(max_molecules=5))
 def test_environment_fingerprints_match_oracle(structure):
     found = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
-    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, structure)
-    assert found.shape == expected.shape == (len(structure) // 2, 61)
+    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, POTENTIAL.stretch, structure)
+    assert found.shape == expected.shape == (len(structure) // 2, 209)
     assert (np.abs(found - expected) <= environment_tolerance(count) + 1e-11).all()
     assert (found[count == 0] == 0).all()
 
@@ -563,10 +575,10 @@ def test_environment_fingerprints_of_a_crystal_all_differ_from_zero():
         structure.positions + 0.1 * np.random.default_rng(0).normal(size=structure.positions.shape)
     )
     v = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
-    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, structure)
+    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, POTENTIAL.stretch, structure)
     assert (np.abs(v - expected) <= environment_tolerance(count) + 1e-11).all()
     assert (np.abs(v).max(axis=0) > 1e-4).all()
-    assert np.abs(np.corrcoef(v.T) - np.eye(61)).max() < 1 - 1e-9
+    assert np.abs(np.corrcoef(v.T) - np.eye(209)).max() < 1 - 1e-9
 
 
 def test_the_training_design_sees_the_same_fingerprints():
@@ -596,7 +608,7 @@ def test_names_line_up_with_coefficients():
     assert names[2:4] == ["S202+S022*gaussian(2)", "S202+S022*quadrupole"]
     assert names[8:10] == ["S224*gaussian(2)", "fp_EQQ"]
     names = environment_names(ENVIRONMENT_BASIS)
-    assert len(names) == len(set(names)) == 61
+    assert len(names) == len(set(names)) == 209
     assert names[:5] == [
         "density gaussian(1.4)",
         "density gaussian(2)",
@@ -604,9 +616,15 @@ def test_names_line_up_with_coefficients():
         "density damped_sine(2,2)",
         "axial gaussian(1.4)",
     ]
-    assert names[8:13] == [f"{s} gaussian(2.4)" for s in ("S022", "S220", "S222", "S224", "S044")]
-    assert names[13] == "vector gaussian(1.4),gaussian(1.4)"
-    assert names[14] == "vector gaussian(1.4),gaussian(2)"
-    assert names[52] == "tensor-axis damped_sine(2,2),damped_sine(2,2)"
-    assert names[53:55] == ["shell(1.3,0.45)", "shell(1.6,0.45)"]
-    assert names[60] == "shell(3.4,0.45)"
+    assert names[8] == "axial-bb gaussian(1.4)"
+    assert names[12] == "axial-cRb gaussian(1.4)"
+    assert names[16:21] == [f"{s} gaussian(2.4)" for s in ("S022", "S220", "S222", "S224", "S044")]
+    assert names[21:23] == ["shell(1.3,0.45)", "shell(1.6,0.45)"]
+    assert names[28:30] == ["shell(3.4,0.45)", "stretched gaussian(1.4)"]
+    assert names[33] == "vector R*gaussian(1.4),R*gaussian(1.4)"
+    assert names[34] == "vector R*gaussian(1.4),R*gaussian(2)"
+    assert names[37] == "vector R*gaussian(1.4),ccR*gaussian(1.4)"
+    assert names[111] == "tensor RR*gaussian(1.4),RR*gaussian(1.4)"
+    assert names[188] == "tensor cRb*damped_sine(2,2),cRb*damped_sine(2,2)"
+    assert names[189] == "vector-axis gaussian(1.4),gaussian(1.4)"
+    assert names[208] == "tensor-axis damped_sine(2,2),damped_sine(2,2)"

@@ -178,7 +178,9 @@ def test_environments_are_what_the_kernel_sees_of_the_molecule():
     assert seen.shape == (8, len(regressor.transform) + 1)
     np.testing.assert_array_equal(seen[::2], seen[1::2])
     structure = Structure.of(atoms)
-    v, _ = oracle.environment_fingerprints(potential.environment.basis, structure)
+    v, _ = oracle.environment_fingerprints(
+        potential.environment.basis, potential.stretch, structure
+    )
     _, _, lengths = oracle.molecules_of(structure)
     held = potential.stretch.r0 + oracle.held_stretch(potential.stretch, lengths)
     assert np.abs(held - lengths).max() > 0.005

@@ -458,7 +458,7 @@ def test_regressor_must_take_the_fingerprints_there_are(tmp_path, n):
     regressor["linear"] = regressor["linear_stretch"] = np.ones(n)
     joblib.dump(data, tmp_path / "m.joblib", compress=3)
     with pytest.raises(
-        ForeignModelError, match=f"there are 61 fingerprints, its regressor has {n}"
+        ForeignModelError, match=f"there are 209 fingerprints, its regressor has {n}"
     ):
         load_model(tmp_path / "m.joblib")
 

@@ -20,7 +20,7 @@ from ase_hmlp.training.kernel_ridge import gram
 from ase_hmlp.training.rows import NUGGET, EnvironmentDesign, LinearDesign, bond_jacobian
 
 POTENTIAL = toy_potential(e0=0.0)
-N_FINGERPRINTS = 61
+N_FINGERPRINTS = 209
 
 # As in test_potential: the kinks of the interpolant, spacing^2/6 f'''' times the step; of
 # products of sums over neighbours, up to 1e2 times as much.

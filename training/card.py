@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 
 from ase_hmlp.model_io import Model, model_hash
-from ase_hmlp.potential import LEVELS
+from ase_hmlp.potential import LEVELS, Potential
 from ase_hmlp.training.evaluate import ALL, ErrorRow, Predictions, error_table
 
 matplotlib.use("Agg")
@@ -102,6 +102,34 @@ def reliability_lines(reliability: dict) -> list[str]:
     return lines
 
 
+def form_lines(potential: Potential) -> list[str]:
+    """A Markdown list of the levels."""
+    bond, pair, orientation, environment = (getattr(potential, k) for k in LEVELS)
+    lines = [f"- bond: {bond.form}, minimum at {bond.r0:.4f} Å"]
+    if pair is not None:
+        terms = np.any(pair.coefficients, axis=1).sum()
+        lines.append(
+            f"- pair: {len(pair.basis.functions)} radial functions of the distance of two atoms x "
+            f"{terms} terms in the stretches of their bonds, to {pair.basis.cutoff} Å between "
+            "centres"
+        )
+    if orientation is not None:
+        terms = np.any(orientation.coefficients, axis=1).sum()
+        lines.append(
+            f"- orientation: {len(orientation.basis.functions)} radial functions x {terms} "
+            f"invariants to {orientation.basis.cutoff} Å, fp_EQQ among them"
+        )
+    if environment is not None:
+        kernel = environment.regressor
+        lines.append(
+            f"- environment: {len(environment.names)} fingerprints of a molecule's neighbours to "
+            f"{environment.basis.cutoff} Å, {np.count_nonzero(kernel.linear)} of them linear, and "
+            f"by {len(kernel.representatives)} representatives on {len(kernel.transform)} "
+            "components"
+        )
+    return lines
+
+
 _RELIABILITY = {
     "frame_deviation": "deviation of frames meV/atom",
     "energy_error": "error of energies meV/atom",
@@ -135,8 +163,6 @@ def write_card(
     folder = Path(folder)
     _draw(model, held_out, fitted, folder / f"{model.name}.png")
     t, d = model.training, model.domain
-    bond, pair, orientation, environment = (getattr(model.potential, k) for k in LEVELS)
-    kernel = environment.regressor
     tested = (
         [
             "",
@@ -199,14 +225,7 @@ def write_card(
         "",
         "## Form",
         "",
-        f"- bond: {bond.form}, minimum at {bond.r0:.4f} Å",
-        f"- pair: {len(pair.basis.functions)} radial functions of the distance of two atoms x 4 "
-        f"terms in the stretches of their bonds, to {pair.basis.cutoff} Å between centres",
-        f"- orientation: {len(orientation.basis.functions)} radial functions x 6 invariants to "
-        f"{orientation.basis.cutoff} Å, fp_EQQ among them",
-        f"- environment: {len(environment.names)} fingerprints of a molecule's neighbours to "
-        f"{environment.basis.cutoff} Å, linear, and by {len(kernel.representatives)} "
-        f"representatives on {len(kernel.transform)} components",
+        *form_lines(model.potential),
         "",
         "## Fit",
         "",

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ase_hmlp.fingerprints import (
     N_DENSITIES,
     N_SHELLS,
+    STRETCH_NAMES,
     RadialFunction,
     damped_sines,
     gaussians,
     quadrupole,
     shells,
 )
-from ase_hmlp.training.fit import HierarchicalPotential, KernelSpec, LevelSpec
+from ase_hmlp.training.fit import LEVELS, HierarchicalPotential, KernelSpec, LevelSpec
 from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.sections import Section, read_toml
 from ase_hmlp.training.weights import Weights
+
+#: Families of environment fingerprints, by how their names begin.
+Family = Literal[
+    "density",
+    "axial",
+    "S",
+    "S022",
+    "S220",
+    "S222",
+    "S224",
+    "S044",
+    "vector",
+    "tensor",
+    "vector-axis",
+    "tensor-axis",
+    "shell",
+    "stretched",
+    "axial-bb",
+    "axial-cRb",
+]
 
 
 class SourceSection(Section):
@@ -141,22 +162,40 @@ class PairSection(RadialSection):
     ----------
     baseline_contact : Å
     baseline_groups : families the repulsive baseline is fitted to; empty for all
+    stretch_terms : whether the coefficients depend on the stretches of the two bonds
     """
 
     baseline_contact: float = Field(0.0, ge=0)
     baseline_groups: list[str] = Field(default_factory=list)
+    stretch_terms: bool = True
 
     def spec(self) -> LevelSpec:
         """The level as the fit wants it."""
-        return LevelSpec(self.functions, **self._range, baseline_contact=self.baseline_contact)
+        return LevelSpec(
+            self.functions,
+            **self._range,
+            baseline_contact=self.baseline_contact,
+            terms=None if self.stretch_terms else STRETCH_NAMES[:1],
+        )
 
 
 class OrientationSection(RadialSection):
-    """Level 3; the quadrupole function, hence ``fp_EQQ``, is always among its functions."""
+    """Level 3; the quadrupole function, hence ``fp_EQQ``, is always among its functions.
+
+    Attributes
+    ----------
+    invariants : what the radial functions are multiplied by, S224 in ``fp_EQQ``; all of
+        `ase_hmlp.fingerprints.ORIENTATION_NAMES` unless given
+    """
+
+    invariants: list[Literal["S000", "S202+S022", "S220", "S222", "S224", "S404+S044"]] | None = (
+        Field(default=None, min_length=1)
+    )
 
     def spec(self) -> LevelSpec:
         """The level as the fit wants it."""
-        return LevelSpec(self.functions + quadrupole(), **self._range)
+        terms = None if self.invariants is None else tuple(self.invariants)
+        return LevelSpec(self.functions + quadrupole(), **self._range, terms=terms)
 
 
 class EnvironmentSection(RadialSection):
@@ -169,6 +208,7 @@ class EnvironmentSection(RadialSection):
     shell_width : of all of them, Å
     inputs : families of fingerprints the Gaussian kernel sees, and what each is multiplied by once
         it is scaled to unit spread: how important it is
+    linear : families of fingerprints the linear kernel sees; all of them unless given
     """
 
     aligned: PositiveFloat
@@ -180,20 +220,10 @@ class EnvironmentSection(RadialSection):
     tolerance: PositiveFloat = 1e-3
     stretch_width: float = Field(0.1, ge=0)
     prior: PositiveFloat = 1.0
-    inputs: dict[
-        Literal[
-            "density",
-            "axial",
-            "S",
-            "vector",
-            "tensor",
-            "vector-axis",
-            "tensor-axis",
-            "shell",
-            "stretched",
-        ],
-        Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    ] = Field(default={"shell": 1.0, "axial": 0.3, "S": 0.15}, min_length=1)
+    inputs: dict[Family, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default={"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}, min_length=1
+    )
+    linear: list[Family] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _has_four(self):
@@ -209,6 +239,7 @@ class EnvironmentSection(RadialSection):
             **self._range,
             n_representatives=self.representatives,
             inputs={str(family): weight for family, weight in self.inputs.items()},
+            linear=None if self.linear is None else tuple(self.linear),
             **{name: getattr(self, name) for name in names},
         )
 
@@ -216,12 +247,21 @@ class EnvironmentSection(RadialSection):
 class FitSection(Section):
     """How the coefficients are found; see `HierarchicalPotential`."""
 
+    levels: list[Literal["pair", "orientation", "environment"]] = Field(default=list(LEVELS))
+    """Those there are beside the bond; none without the pair level."""
     joint: bool = True
     variance: bool = True
     random_state: int = 0
     """Draws the frames of the learning curve; nothing else is random."""
     learning_curve: PositiveInt = 4
     """Number of points of the learning curve, each half the frames of the next; 1 for none."""
+
+    @field_validator("levels")
+    @classmethod
+    def _pair_first(cls, levels: list[str]) -> list[str]:
+        if levels and "pair" not in levels:
+            raise ValueError("the other levels need the pair level")
+        return [level for level in LEVELS if level in levels]
 
 
 class TrainingConfig(Section):
@@ -241,9 +281,7 @@ class TrainingConfig(Section):
     def estimator(self) -> HierarchicalPotential:
         """The unfitted estimator this configuration describes."""
         return HierarchicalPotential(
-            pair=self.pair.spec(),
-            orientation=self.orientation.spec(),
-            environment=self.environment.spec(),
+            **{name: getattr(self, name).spec() for name in self.fit.levels},
             bond=self.bond.form,
             bond_groups=tuple(self.bond.groups),
             baseline_groups=tuple(self.pair.baseline_groups),

@@ -65,6 +65,9 @@ class LevelSpec:
     baseline_contact : float, Å
         The repulsive baseline of the pair level is fitted to frames with a contact shorter than
         this.
+    terms : tuple of str or None
+        What the radial functions are multiplied by, of `STRETCH_NAMES` or `ORIENTATION_NAMES`; the
+        coefficients of all others are zero. None for all.
     """
 
     functions: tuple[RadialFunction, ...]
@@ -73,6 +76,7 @@ class LevelSpec:
     outer: float
     linear_prior: float = 1.0
     baseline_contact: float = 0.0
+    terms: tuple[str, ...] | None = None
 
     @property
     def basis(self) -> RadialBasis:
@@ -93,7 +97,9 @@ class KernelSpec(LevelSpec):
         Prior standard deviation of one molecule's energy in the Gaussian kernel.
     inputs : dict of str to float
         Families of fingerprints that the Gaussian sees (how their names begin), and how important
-        each is; see `training.kernel_ridge.compression`. The linear part sees all.
+        each is; see `training.kernel_ridge.compression`.
+    linear : tuple of str or None
+        Families of fingerprints that the linear kernel sees; None for all.
     """
 
     n_representatives: int = 500
@@ -105,6 +111,7 @@ class KernelSpec(LevelSpec):
     inputs: dict[str, float] = field(
         default_factory=lambda: {"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}
     )
+    linear: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +145,8 @@ class HierarchicalPotential(BaseEstimator):
     ----------
     pair, orientation : LevelSpec or None
     environment : KernelSpec or None
-        None leaves the level, and those after it, out.
+        None leaves the level out; without the pair level, which the repulsive baseline is part of,
+        there is none but the bond.
     bond : str
         Form of the bond, see `ase_hmlp.training.bond.fit_bond`.
     bond_groups : tuple of str
@@ -155,8 +163,8 @@ class HierarchicalPotential(BaseEstimator):
     ----------
     potential_ : Potential
     stages_ : dict of Potential
-        The potential after each level: "bond", "pair", "orientation", "environment", and "all" as
-        in `potential_`.
+        The potential after each level there is: "bond", "pair", "orientation", "environment", and
+        "all" as in `potential_`.
     zeros_ : dict of dict of float
         By stage as in `stages_`, then by source (`Frame.source_set`): how far the zero of its
         energies lies above the potential's, eV/atom.  Only differences mean anything: the first
@@ -344,7 +352,7 @@ class HierarchicalPotential(BaseEstimator):
             radial = LinearDesign(held, level, isotropic, np.ones_like(level.coefficients))
         radial_sizes, kernel_parts, lengths = [], [], []
         kernel = None
-        if self.environment is not None and self.orientation is not None:
+        if self.environment is not None:
             kernel = EnvironmentDesign(held, self.environment.basis, None, np.zeros(0))
         for n, frame in enumerate(frames):
             geometry = frame.geometry(self._cutoff())
@@ -358,15 +366,14 @@ class HierarchicalPotential(BaseEstimator):
             progress("fingerprints", n + 1, len(frames))
         of_pair = _root_mean_square(np.concatenate(sizes))
         stretch = TYPICAL_STRETCH ** np.array([0.0, 1.0, 2.0, 2.0])[:, None]
-        free = np.ones_like(pair.coefficients, dtype=bool)
+        free = _free(self.pair.terms, STRETCH_NAMES, pair.coefficients)
         free[:, -1] = False  # the baseline is held
         designs: dict[str, Design] = {"pair": LinearDesign(held, pair, free, stretch * of_pair)}
         if radial is not None:
             of_radial = _root_mean_square(np.concatenate(radial_sizes))
             spread = _isotropic_sizes()[:, None] * of_radial
-            designs["orientation"] = LinearDesign(
-                held, radial.level, np.ones_like(spread, dtype=bool), spread
-            )
+            free = _free(self.orientation.terms, ORIENTATION_NAMES, spread)
+            designs["orientation"] = LinearDesign(held, radial.level, free, spread)
         if kernel is not None:
             spec = self.environment
             v, r = np.concatenate(kernel_parts), np.concatenate(lengths)
@@ -378,11 +385,16 @@ class HierarchicalPotential(BaseEstimator):
             transform = compression(
                 v, spec.whitening, spec.tolerance, spec.length_scale, importance=importance
             )
+            if not spec.n_representatives:
+                transform = transform[:0]  # nothing would come of its components but their cost
             regressor = choose_representatives(
                 v, r, transform, spec.stretch_width, potential.bond.r0, spec.n_representatives
             )
+            linear = None
+            if spec.linear is not None:
+                linear = np.array([any(_of_family(n, f) for f in spec.linear) for n in names])
             designs["environment"] = EnvironmentDesign(
-                held, spec.basis, regressor, np.sqrt((v**2).mean(axis=0))
+                held, spec.basis, regressor, np.sqrt((v**2).mean(axis=0)), linear
             )
             report["components"] = len(transform)
         return designs
@@ -415,6 +427,7 @@ class HierarchicalPotential(BaseEstimator):
         self.report_ = dict(prepared.report, seconds=dict(prepared.report["seconds"]))
         self.zeros_: dict[str, dict[str, float]] = {}
         self.stages_: dict[str, Potential] = {}
+        self.report_["observations"] = sum(prepared.parts[p].n_observations for p in parts)
         with lap(self.report_, "solve"):
             self._solve_bond(prepared, parts)
             if prepared.designs:
@@ -448,7 +461,6 @@ class HierarchicalPotential(BaseEstimator):
                 if isinstance(design, EnvironmentDesign)
                 else design.penalty(spec.linear_prior)
             )
-        self.report_["observations"] = equations.n_observations
         # The energy zeros are fitted with the pair level and kept by those after it.
         known = np.zeros(0)
         for name, first, last in zip(designs, [0, *edges[1:]], edges[1:], strict=False):
@@ -495,6 +507,12 @@ def _fill(prepared: Prepared, edges, coefficients) -> Potential:
         if last <= len(coefficients)
     }
     return replace(prepared.potential, e0=float(coefficients[0]), **changes)
+
+
+def _free(terms: Sequence[str] | None, names: Sequence[str], coefficients) -> np.ndarray:
+    """Which coefficients (names, functions) are fitted: those of the terms, or all."""
+    chosen = np.array([terms is None or name in terms for name in names])
+    return np.repeat(chosen[:, None], coefficients.shape[1], axis=1)
 
 
 def _of_family(name: str, family: str) -> bool:

@@ -130,12 +130,16 @@ class EnvironmentDesign:
         With all coefficients zero.
     spread : (k,) array
         Root mean square of each fingerprint.
+    linear : (k,) bool array or None
+        The fingerprints with linear coefficients that are fitted, the others' being zero; None for
+        all of them.
     """
 
     stretch: Stretch
     basis: RadialBasis
     regressor: KernelRegressor
     spread: np.ndarray
+    linear: np.ndarray | None = None
 
     def __getstate__(self):
         # The kernel's tables have pointers: copies and pickles make their own.
@@ -147,9 +151,14 @@ class EnvironmentDesign:
         return self.regressor.stretch_width > 0
 
     @property
+    def _free(self) -> np.ndarray:
+        """Indices of the fingerprints that have linear coefficients."""
+        return np.arange(len(self.spread)) if self.linear is None else np.flatnonzero(self.linear)
+
+    @property
     def n_linear(self) -> int:
         """Number of linear coefficients, those of the stretch included."""
-        return len(self.spread) * (2 if self.sees_bond else 1)
+        return len(self._free) * (2 if self.sees_bond else 1)
 
     @property
     def n_coefficients(self) -> int:
@@ -166,7 +175,7 @@ class EnvironmentDesign:
             that one fingerprint carries.
         """
         out = np.zeros((self.n_coefficients, self.n_coefficients))
-        linear = (self.spread / linear_prior) ** 2
+        linear = (self.spread[self._free] / linear_prior) ** 2
         if self.sees_bond:
             linear = np.concatenate([linear, linear * self.regressor.stretch_width**2])
         n = self.n_linear
@@ -203,14 +212,15 @@ class EnvironmentDesign:
         s, ds = self._interaction.stretch(geometry.bond_length)
         r, dr = self.stretch.r0 + s, ds[:, None] * bond_jacobian(geometry)
         out = np.zeros((self.n_coefficients, 1 + jacobian.shape[2]))
-        k = v.shape[1]
-        out[:k, 0] = v.sum(axis=0)
-        out[:k, 1:] = jacobian.sum(axis=0)
+        free = self._free
+        k = len(free)
+        out[:k, 0] = v.sum(axis=0)[free]
+        out[:k, 1:] = jacobian.sum(axis=0)[free]
         if self.sees_bond:
             stretch = r - self.regressor.r0
-            out[k : 2 * k, 0] = stretch @ v
-            out[k : 2 * k, 1:] = np.tensordot(stretch, jacobian, 1)
-            out[k : 2 * k, 1:] += v.T @ dr
+            out[k : 2 * k, 0] = (stretch @ v)[free]
+            out[k : 2 * k, 1:] = np.tensordot(stretch, jacobian, 1)[free]
+            out[k : 2 * k, 1:] += v.T[free] @ dr
         self._kernel_rows(out[self.n_linear :], v, jacobian, r, dr)
         return out
 
@@ -231,12 +241,15 @@ class EnvironmentDesign:
 
     def with_coefficients(self, coefficients) -> EnvironmentLevel:
         """The level with its coefficients filled in."""
-        k = len(self.spread)
-        stretch = coefficients[k : 2 * k] if self.sees_bond else np.zeros(k)
+        k = len(self._free)
+        linear, stretch = np.zeros((2, len(self.spread)))
+        linear[self._free] = coefficients[:k]
+        if self.sees_bond:
+            stretch[self._free] = coefficients[k : 2 * k]
         regressor = replace(
             self.regressor,
-            linear=np.array(coefficients[:k]),
-            linear_stretch=np.array(stretch),
+            linear=linear,
+            linear_stretch=stretch,
             alpha=np.array(coefficients[self.n_linear :]),
         )
         return EnvironmentLevel(self.basis, regressor)

@@ -31,6 +31,9 @@ PRIORS = ("prior", "linear_prior")
 #: What a configuration says about a run and not about the potential.
 ASIDE = {"name", "description", "fit"}
 
+#: But for these, so does how it is fitted.
+FITTED = {"levels", "joint"}
+
 
 class Evaluator:
     """Fits and times candidates; those that are in the file are not computed again.
@@ -153,12 +156,13 @@ class Evaluator:
 
 def _essence(config: TrainingConfig) -> dict[str, Any]:
     """What a potential depends on, but for the content of the data files."""
-    return config.model_dump(mode="json", exclude=ASIDE) | {"fit": {"joint": config.fit.joint}}
+    fit = config.fit.model_dump(mode="json", include=FITTED)
+    return config.model_dump(mode="json", exclude=ASIDE) | {"fit": fit}
 
 
 def _unsolved(config: TrainingConfig) -> dict[str, Any]:
     """What is settled before the normal equations are solved."""
-    tables = _essence(config) | {"fit": {}}
+    tables = _essence(config) | {"fit": {"levels": config.fit.levels}}
     return {
         name: {key: value for key, value in table.items() if key not in PRIORS}
         for name, table in tables.items()
