@@ -562,7 +562,9 @@ def environment_tolerance(count):
 @given(structures(max_molecules=5))
 def test_environment_fingerprints_match_oracle(structure):
     found = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
-    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, POTENTIAL.stretch, structure)
+    expected, count = oracle.environment_fingerprints(
+        ENVIRONMENT_BASIS, POTENTIAL.stretch, structure
+    )
     assert found.shape == expected.shape == (len(structure) // 2, 209)
     assert (np.abs(found - expected) <= environment_tolerance(count) + 1e-11).all()
     assert (found[count == 0] == 0).all()
@@ -575,7 +577,9 @@ def test_environment_fingerprints_of_a_crystal_all_differ_from_zero():
         structure.positions + 0.1 * np.random.default_rng(0).normal(size=structure.positions.shape)
     )
     v = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
-    expected, count = oracle.environment_fingerprints(ENVIRONMENT_BASIS, POTENTIAL.stretch, structure)
+    expected, count = oracle.environment_fingerprints(
+        ENVIRONMENT_BASIS, POTENTIAL.stretch, structure
+    )
     assert (np.abs(v - expected) <= environment_tolerance(count) + 1e-11).all()
     assert (np.abs(v).max(axis=0) > 1e-4).all()
     assert np.abs(np.corrcoef(v.T) - np.eye(209)).max() < 1 - 1e-9

@@ -668,7 +668,8 @@ def test_cutoff_covers_every_level():
 def test_environment_has_thirteen_radial_functions(n):
     with pytest.raises(ValueError, match="the environment has 13 radial functions"):
         EnvironmentLevel(
-            replace(ENVIRONMENT_BASIS, functions=gaussians(np.linspace(1, 2, n))), toy_regressor(209)
+            replace(ENVIRONMENT_BASIS, functions=gaussians(np.linspace(1, 2, n))),
+            toy_regressor(209),
         )
 
 
@@ -679,9 +680,7 @@ def test_deviations_match_the_formula():
     _, _, lengths = oracle.molecules_of(structure)
     seen = FULL.stretch.r0 + oracle.held_stretch(FULL.stretch, lengths)
     assert np.abs(seen - lengths).max() > 0.005
-    v, _ = oracle.environment_fingerprints(
-        FULL.environment.basis, FULL.stretch, structure
-    )
+    v, _ = oracle.environment_fingerprints(FULL.environment.basis, FULL.stretch, structure)
     expected = np.zeros(len(structure))
     for m, atoms in enumerate(structure.molecules):
         expected[atoms] = deviation(FULL.environment.regressor, v[m], seen[m]) / 2

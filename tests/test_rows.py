@@ -245,9 +245,9 @@ def test_regressor_components(n_components):
 
 
 def test_oversized_regressors_are_refused():
-    with pytest.raises(ValueError, match="at most 64 fingerprints and 64 components"):
+    with pytest.raises(ValueError, match="at most 212 fingerprints and 64 components"):
         toy_regressor(8, components=65).machine  # noqa: B018
-    with pytest.raises(ValueError, match="at most 64 fingerprints and 64 components"):
+    with pytest.raises(ValueError, match="at most 212 fingerprints and 64 components"):
         toy_regressor(65).machine  # noqa: B018
 
 
