@@ -15,7 +15,7 @@ from ase_hmlp.sections import tomllib
 TESTS = Path(__file__).parent
 
 CONFIG = """
-seed = 1
+seed = 5
 [explore]
 phases = []
 files = ["start.extxyz"]

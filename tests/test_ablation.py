@@ -232,7 +232,7 @@ def families(names, chosen):
         ("pair; kernel on radial", ("shell",), ("density", "shell")),
         ("pair, orientation; kernel on radial", ("shell",), ("density", "shell")),
         ("all levels; kernel on radial", ("shell",), ("",)),
-        ("all levels, as configured", ("shell", "axial", "S"), ("",)),
+        ("all levels, as configured", ("shell", "axial ", "S", "stretched"), ("",)),
         ("published, kernel", ("shell", "S224"), ("density", "shell", "S224")),
     ],
 )

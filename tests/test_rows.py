@@ -248,7 +248,7 @@ def test_oversized_regressors_are_refused():
     with pytest.raises(ValueError, match="at most 212 fingerprints and 64 components"):
         toy_regressor(8, components=65).machine  # noqa: B018
     with pytest.raises(ValueError, match="at most 212 fingerprints and 64 components"):
-        toy_regressor(65).machine  # noqa: B018
+        toy_regressor(213).machine  # noqa: B018
 
 
 def test_fingerprints_of_another_basis_are_refused():

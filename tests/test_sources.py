@@ -98,7 +98,8 @@ def test_first_source_has_the_model_zero(frames, apart):
     assert other_way.zeros_["all"]["A"] == pytest.approx(-apart.zeros_["all"]["B"], abs=2e-5)
     energy = [predict(e.potential_, frames).energy[1] for e in (other_way, apart)]
     left = 1e-3 * error_table(predict(apart.potential_, frames))[-1].energy_rmse
-    np.testing.assert_allclose(energy[0] - energy[1], apart.zeros_["all"]["B"], atol=left)
+    # Three times the root mean square is the largest of three dozen.
+    np.testing.assert_allclose(energy[0] - energy[1], apart.zeros_["all"]["B"], atol=3 * left)
 
 
 def test_weight_multiplies_squared_residuals(frames):

@@ -15,6 +15,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from ase_hmlp._core.levels import MOST_COMPONENTS
 from ase_hmlp.levels import KernelRegressor
 
 
@@ -25,7 +26,7 @@ def compression(
 
     Principal components of the fingerprints scaled to unit spread, each then divided by its own
     spread to the power `whitening`; components whose spread is below `tolerance` of the largest
-    are dropped.  The typical distance between two centres becomes ``1 / length_scale``.
+    are dropped, and all after the first `MOST_COMPONENTS`, the room the kernel has.  The typical distance between two centres becomes ``1 / length_scale``.
 
     What a function of many fingerprints can learn from few points depends on how far it has to
     look in each of them: `importance` shrinks those that matter less than their spread suggests.
@@ -52,7 +53,7 @@ def compression(
     values, vectors = np.linalg.eigh((scaled.T * share) @ scaled)
     values, vectors = values[::-1], vectors[:, ::-1]
     keep = values > values[0] * tolerance**2
-    values, vectors = values[keep], vectors[:, keep]
+    values, vectors = values[keep][:MOST_COMPONENTS], vectors[:, keep][:, :MOST_COMPONENTS]
     stretch = values ** (-0.5 * whitening)
     transform = np.zeros((len(values), v.shape[1]))
     transform[:, used] = (vectors * stretch).T * scale

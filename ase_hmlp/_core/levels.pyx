@@ -21,8 +21,8 @@ from ase_hmlp._core.kernel cimport (
 )
 from ase_hmlp._core.kernel cimport N_FINGERPRINTS as KERNEL_FINGERPRINTS
 
-#: Fingerprints of the environment level.
-N_FINGERPRINTS = KERNEL_FINGERPRINTS
+#: Fingerprints of the environment level, and most components that its Gaussian kernel sees.
+N_FINGERPRINTS, MOST_COMPONENTS = KERNEL_FINGERPRINTS, MAX_COMPONENTS
 
 #: First and last bond length and spacing (Å) of the table of what an isolated molecule would get.
 ISOLATED = (0.2, 1.7, 0.001)
