@@ -21,11 +21,11 @@ from ase_hmlp.simulate.build import hcp
 
 #: Additions and multiplications of one pair of molecules: moments, pair and orientation levels,
 #: forces of the environment.
-MOMENTS, PAIR, FORCES = 254, 560, 274
+MOMENTS, PAIR, FORCES = 680, 560, 1575
 
 #: Of one representative, besides four for each component; and of what a molecule's fingerprints
 #: and their gradient take without the compression's four for each entry of the transform.
-EXPONENTIAL, SHAPE = 32, 1900
+EXPONENTIAL, SHAPE = 32, 5600
 
 
 def least(call, repeats: int = 20) -> float:
@@ -85,7 +85,7 @@ def main(n_atoms: int, model: str) -> None:
     near, inside = (
         (d < cutoff).sum() / m for cutoff in (potential.environment.basis.cutoff, potential.cutoff)
     )
-    q, k = regressor.transform.shape
+    q, k = len(regressor.transform), regressor.machine.record["n_seen"]
     s = len(regressor.alpha)
     flops = near * (MOMENTS + FORCES) + inside * PAIR
     flops += s * (4 * (q + 1) + EXPONENTIAL) + 4 * q * k + SHAPE
