@@ -26,7 +26,8 @@ def compression(
 
     Principal components of the fingerprints scaled to unit spread, each then divided by its own
     spread to the power `whitening`; components whose spread is below `tolerance` of the largest
-    are dropped, and all after the first `MOST_COMPONENTS`, the room the kernel has.  The typical distance between two centres becomes ``1 / length_scale``.
+    are dropped, and all after the first `MOST_COMPONENTS`, the room the kernel has.  The typical
+    distance between two centres becomes ``1 / length_scale``.
 
     What a function of many fingerprints can learn from few points depends on how far it has to
     look in each of them: `importance` shrinks those that matter less than their spread suggests.
