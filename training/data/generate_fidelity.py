@@ -49,7 +49,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.io.espresso import kspacing_to_grid
 
 from ase_hmlp import HMLP
-from ase_hmlp.errors import LabellingError
+from ase_hmlp.errors import LabellingError, NotConvergedError
 from ase_hmlp.molecules import find_molecules
 from ase_hmlp.simulate.build import phase as load_phase
 from ase_hmlp.simulate.relax import curvature_of, relax
@@ -82,6 +82,7 @@ HIGH_CUTOFF = {"ecutwfc": 80, "ecutrho": 350}
 TIGHT = {"conv_thr": 1e-11}  # for the small forces of displaced atoms
 
 FMAX, STRESS = 0.005, 0.2  # eV/Å, GPa
+STEPS = 60
 # Where only P(V) is wanted the cell need not be the best of its volume.
 LOOSE = 1.0  # GPa
 
@@ -213,6 +214,7 @@ def relaxed_by_dft(laboratory, name, pressures, model, report):
     Returns
     -------
     dict of ase.Atoms, by pressure
+        Without those that did not relax within `STEPS`.
     """
 
     def by_model(atoms, pressure):
@@ -243,8 +245,13 @@ def relaxed_by_dft(laboratory, name, pressures, model, report):
             report(f"{name} {pressure:g} GPa step {step}: {fmax:.4f} eV/Å, {stress_error:.2f} GPa")
 
         stress = STRESS if pressure in PRESSURES else LOOSE
-        done = relax(start, pressure, FMAX, stress, 200, progress, guess)
-        result[pressure] = done.atoms
+        try:
+            result[pressure] = relax(start, pressure, FMAX, stress, STEPS, progress, guess).atoms
+        except NotConvergedError as error:
+            # A phase that is unstable there wanders off; the others do not wait for it.
+            if pressure == REFERENCE:
+                raise
+            report(f"{name} {pressure:g} GPa is left out: {error}")
     return result
 
 
@@ -349,7 +356,7 @@ def crystal_checks(recorder, relaxed):
             yield recorder.frame(source, "convergence", atoms, **settings, **what)
 
 
-def build(laboratory, model, report):
+def build(laboratory, model, report, checks=True):
     """Compute everything.
 
     Parameters
@@ -358,6 +365,8 @@ def build(laboratory, model, report):
     model : ase calculator
         Where relaxations start from.
     report : callable, given a line
+    checks : bool
+        Whether to look what the settings are converged to.
 
     Yields
     ------
@@ -375,8 +384,9 @@ def build(laboratory, model, report):
         yield from crystal_frames(recorder, name, relaxed[name])
         if name == CRYSTAL:
             yield from phonon_frames(recorder, relaxed[name][REFERENCE])
-    yield from dimer_checks(recorder)
-    yield from crystal_checks(recorder, relaxed)
+    if checks:
+        yield from dimer_checks(recorder)
+        yield from crystal_checks(recorder, relaxed)
 
 
 def main():
@@ -387,13 +397,19 @@ def main():
     parser.add_argument("--model", default="h2-pbe", help="where relaxations start from")
     parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
     parser.add_argument("--pseudo-dir", default="/usr/share/espresso/pseudo")
+    parser.add_argument("--no-checks", action="store_true", help="without better settings")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     # As on Ctrl-C, so that the calculation in flight ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     laboratory = Laboratory(arguments.work, arguments.command, arguments.pseudo_dir)
     stream = io.StringIO()
-    frames = list(build(laboratory, HMLP(arguments.model), lambda line: print(line, flush=True)))
+
+    def report(line):
+        print(line, flush=True)
+
+    model = HMLP(arguments.model)
+    frames = list(build(laboratory, model, report, not arguments.no_checks))
     ase.io.write(stream, frames, format="extxyz")
     arguments.output.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
     print(f"{len(frames)} frames in {arguments.output}")
