@@ -298,7 +298,9 @@ def test_the_command_killed_from_outside(tight, tmp_path):
     config, whole = tight
     command = [sys.executable, "-m", "ase_hmlp.cli", "stability", str(config)]
     command += ["-o", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path
+    )
     while process.poll() is None and not list((tmp_path / "killed").glob(f"{POINTS}/*/{EXTREMES}")):
         time.sleep(0.005)
     process.kill()
