@@ -75,7 +75,7 @@ from threadpoolctl import threadpool_limits
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import DomainWarning, HMLPError, NotConvergedError
-from ase_hmlp.molecules import bond_shifts, find_molecules
+from ase_hmlp.molecules import bond_shifts, find_molecules, molecules_of, partners
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.build import supercell
 from ase_hmlp.simulate.relax import relax
@@ -815,10 +815,8 @@ def finish(atoms, trajectory, number):
         partner = atoms.arrays["partner"]
     else:
         molecules = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
-        partner = np.empty(len(atoms), dtype=int)
-        partner[molecules] = molecules[:, ::-1]
-    first = np.flatnonzero(np.arange(len(atoms)) < partner)
-    molecules = np.column_stack([first, partner[first]])
+        partner = partners(molecules)
+    molecules = molecules_of(partner)
     bonds = bonds_of(atoms, molecules)
     lengths = np.linalg.norm(bonds, axis=1)
     if lengths.min() < INTACT[0] or lengths.max() > INTACT[1]:

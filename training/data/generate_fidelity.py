@@ -50,7 +50,7 @@ from ase.io.espresso import kspacing_to_grid
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import LabellingError, NotConvergedError
-from ase_hmlp.molecules import find_molecules
+from ase_hmlp.molecules import find_molecules, partners
 from ase_hmlp.simulate.build import phase as load_phase
 from ase_hmlp.simulate.relax import curvature_of, relax
 from ase_hmlp.training.fidelity.crystals import displaced_cells, in_space_group
@@ -293,9 +293,7 @@ class Recorder:
             pairs = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
         else:  # as they were built: contacts may be shorter than bonds
             pairs = np.arange(len(atoms)).reshape(-1, 2)
-        partner = np.empty(len(atoms), int)
-        partner[pairs[:, 0]], partner[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
-        frame.set_array("partner", partner)
+        frame.set_array("partner", partners(pairs))
         self.report(f"{source}: {kept['cpu_seconds']:.1f} s")
         return frame
 
