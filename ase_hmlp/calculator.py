@@ -22,7 +22,7 @@ from ase_hmlp.errors import (
     StructureError,
     UnsupportedElementError,
 )
-from ase_hmlp.geometry import Geometry, default_threads
+from ase_hmlp.geometry import Geometry, default_threads, identical
 from ase_hmlp.model_io import Domain, Model, load_model
 from ase_hmlp.molecules import check_molecules, find_molecules
 from ase_hmlp.neighbors import complete_cell, neighbour_list
@@ -262,7 +262,7 @@ class HMLP(Calculator):
         return [
             name
             for name, a, b in zip(names, self._last, new, strict=True)
-            if not np.array_equal(a, b)
+            if not identical(a, b)
         ]
 
     @property
@@ -404,9 +404,9 @@ class HMLP(Calculator):
         if self._seen is None or len(positions) != len(self._seen[0]):
             return self._find(positions, cell, pbc)
         old_positions, old_cell, old_pbc, molecules = self._seen
-        if not np.array_equal(pbc, old_pbc):
+        if not identical(pbc, old_pbc):
             return self._find(positions, cell, pbc)
-        if np.array_equal(cell, old_cell):
+        if identical(cell, old_cell):
             moved = positions - old_positions
         else:
             moved = positions - old_positions @ np.linalg.solve(old_cell, cell)
@@ -462,8 +462,10 @@ class HMLP(Calculator):
         for k, outside in ((lengths.argmin(), shortest < low), (lengths.argmax(), longest > high)):
             if outside:
                 i, j = geometry.molecules[k]
-                self._warn_outside(
-                    "bond_length", lengths[k], "Å", f"The bond between atoms {i} and {j} is"
+                self._warn(
+                    "bond_length",
+                    f"The bond between atoms {i} and {j} is {lengths[k]:.3f} Å; the solids and "
+                    f"liquids of the training data have {low:.3f} to {high:.3f} Å.",
                 )
                 break
 

@@ -924,6 +924,75 @@ def compare(model, output, overwrite, reference):
 
 
 @main.command()
+@click.argument("model", required=False)
+@click.option(
+    "--ensembles",
+    type=click.Path(path_type=Path),
+    help="Other labelled snapshots of generate_ensembles.py than the package's own.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="JSON file for the numbers, too."
+)
+@_debug
+def reweight(model, ensembles, output):
+    """What DFT's own dynamics would average in Phase I, and MODEL's, if given.
+
+    Snapshots of a model's dynamics were labelled by DFT; each counts by how much more likely it is
+    in DFT's ensemble than in the model's. No DFT runs: the labels come with the package.
+    """
+    from rich.console import Console
+
+    from ase_hmlp.errors import OutputExistsError
+    from ase_hmlp.training.reweighting import averages, energies_of, read_ensembles
+
+    if output is not None and output.exists():
+        raise OutputExistsError(f"{output} is there already: give another file.")
+    rows = []
+    for ensemble in read_ensembles(ensembles):
+        targets = {"DFT": ensemble.dft}
+        if model is not None:
+            targets[model] = energies_of(model, ensemble)
+        rows += [(name, row) for name, u in targets.items() for row in averages(ensemble, u)]
+    Console().print(_reweighting_table(rows))
+    click.echo(
+        "sampled: by the model whose snapshots these are. First order: corrected by the covariance "
+        "with the difference D of the energies, of standard deviation sd(D); reweighted: by "
+        "exp(-D / kT), which leaves so many effective snapshots."
+    )
+    if output is not None:
+        numbers = [{"energies": name, **row.to_dict()} for name, row in rows]
+        output.write_text(json_format.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
+
+
+def _reweighting_table(rows):
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("ensemble", "average", "under"):
+        table.add_column(name, no_wrap=True)
+    for name in ("sampled", "first order", "reweighted", "sd(D)/kT", "snapshots", "effective"):
+        table.add_column(name, justify="right")
+    before = None
+    for name, row in rows:
+        if before not in (None, row.ensemble):
+            table.add_section()
+        before = row.ensemble
+        digits = 4 if row.unit == "Å" else 1
+        values = (row.sampled, row.first_order, row.reweighted)
+        table.add_row(
+            row.ensemble,
+            f"{row.observable}, {row.unit}",
+            name,
+            *(f"{value:.{digits}f} ± {error:.{digits}f}" for value, error in values),
+            f"{row.spread:.2f}",
+            str(row.snapshots),
+            f"{row.effective:.1f}",
+        )
+    return table
+
+
+@main.command()
 @click.argument("model")
 @_debug
 def info(model):

@@ -78,6 +78,7 @@ class GeometryTracker:
         # Positions, cell, pbc and molecules the list was built for.
         self._reference: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
         self._cell: np.ndarray
+        self._inverse: np.ndarray  # of the reference's cell
         self._bond_shifts: np.ndarray
         self._pairs: NeighbourList
 
@@ -96,7 +97,7 @@ class GeometryTracker:
         cell = np.array(cell, dtype=float, order="C")
         if not self._still_valid(positions, cell, pbc, molecules):
             self._rebuild(positions, cell, pbc, molecules, threads)
-        elif not np.array_equal(cell, self._cell):
+        elif not identical(cell, self._cell):
             # A new list: geometries handed out before keep their own shifts.
             self._pairs = self._pairs.strained(cell)
             self._cell = cell
@@ -121,16 +122,18 @@ class GeometryTracker:
         old_positions, old_cell, old_pbc, old_molecules = self._reference
         if (
             positions.shape != old_positions.shape
-            or not np.array_equal(pbc, old_pbc)
-            or not np.array_equal(molecules, old_molecules)
+            or not identical(np.asarray(pbc, dtype=bool), old_pbc)
+            or not identical(molecules, old_molecules)
         ):
             return False
         reach = self.cutoff + self.skin
-        if np.array_equal(cell, old_cell):
+        if identical(cell, old_cell):
             moved, stretch = positions - old_positions, 0.0
         else:
-            deformation = np.linalg.solve(old_cell, cell)
-            stretch = float(np.linalg.norm(deformation - np.eye(3), 2))
+            deformation = self._inverse @ cell
+            strain = (deformation - np.eye(3)).ravel()
+            # Frobenius' norm, not below the spectral one and a fifth of its time.
+            stretch = float(np.sqrt(strain @ strain))
             moved = positions - old_positions @ deformation
         if abs(moved).max() > WRAPPED:
             return False
@@ -146,6 +149,7 @@ class GeometryTracker:
         )
         self._bond_shifts = shifts
         self._cell = cell
+        self._inverse = np.linalg.inv(cell)
         self._reference = (
             positions.copy(),
             cell.copy(),
@@ -153,6 +157,14 @@ class GeometryTracker:
             molecules.copy(),
         )
         self.builds += 1
+
+
+def identical(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are the same, bit by bit.
+
+    For the few numbers of a cell in a tenth of the time of `numpy.array_equal`.
+    """
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
 
 
 def _bonds(positions, cell, molecules, shifts) -> np.ndarray:

@@ -139,8 +139,9 @@ class BondLevel:
     Attributes
     ----------
     form : {"polynomial", "morse"}
-        ``sum_k p[k] (r - r0)^k`` (a harmonic bond has three coefficients), continued by parabolas
-        outside [lower, upper]; or ``p[0] (1 - exp(-p[1] (r - r0)))^2``.
+        ``sum_k p[k] (r - r0)^k`` (a harmonic bond has three coefficients), continued outside
+        [lower, upper] by the parabola there and 100 eV/Å³ times the cube of the distance to the
+        edge, so that no bond breaks; or ``p[0] (1 - exp(-p[1] (r - r0)))^2``.
     parameters : tuple of float, eV and Å
     r0, lower, upper : float, Å
     """

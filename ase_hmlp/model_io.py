@@ -71,7 +71,7 @@ class Domain:
     ----------
     volume : (lo, hi), Å³/atom
     pressure : (lo, hi), GPa
-    bond_length : (lo, hi), Å, seen in training
+    bond_length : (lo, hi), Å, seen in training in solids and liquids
     bond_limits : (lo, hi), Å, beyond which an energy means nothing
     contact : float, Å
         Shortest distance between atoms of different molecules that was labelled.

@@ -264,14 +264,15 @@ def regressor_energy(g, v, r):
 
 
 def bond_energy(level, r):
-    """Energy of a bond of length r: Morse, or a polynomial continued by its Taylor parabolas."""
+    """Energy of a bond of length r: Morse, or a polynomial, beyond its range a parabola and a wall."""
     if level.form == "morse":
         depth, a = level.parameters
         return depth * (1 - np.exp(-a * (r - level.r0))) ** 2
     p = Polynomial(level.parameters)
     edge = min(max(r, level.lower), level.upper)
     x = edge - level.r0
-    return p(x) + p.deriv(1)(x) * (r - edge) + p.deriv(2)(x) * (r - edge) ** 2 / 2
+    taylor = p(x) + p.deriv(1)(x) * (r - edge) + p.deriv(2)(x) * (r - edge) ** 2 / 2
+    return taylor + 100.0 * abs(r - edge) ** 3
 
 
 def energies(potential, structure):

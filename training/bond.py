@@ -11,7 +11,15 @@ from ase_hmlp.training.frames import Frame
 from ase_hmlp.training.weights import Weights
 
 #: The polynomial forms; "morse" is the other one.
-DEGREES = {"harmonic": 2, "cubic": 3, "quartic": 4, "quintic": 5, "sextic": 6}
+DEGREES = {
+    "harmonic": 2,
+    "cubic": 3,
+    "quartic": 4,
+    "quintic": 5,
+    "sextic": 6,
+    "octic": 8,
+    "nonic": 9,
+}
 
 
 def projected_forces(frames: list[Frame], weights: Weights):
@@ -92,7 +100,7 @@ def fit_bond(
         so that a bond could break.
     weights : Weights
     margin : float
-        The polynomial is continued by parabolas outside the middle 1 - 2 `margin` / 10 of the
+        The polynomial is continued, see `BondLevel`, outside the middle 1 - 2 `margin` / 10 of the
         bond lengths seen.
 
     Returns

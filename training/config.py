@@ -119,7 +119,9 @@ class WeightSection(Section):
 class BondSection(Section):
     """Level 1; see `ase_hmlp.training.bond.fit_bond`."""
 
-    form: Literal["auto", "harmonic", "cubic", "quartic", "quintic", "sextic", "morse"] = "auto"
+    form: Literal[
+        "auto", "harmonic", "cubic", "quartic", "quintic", "sextic", "octic", "nonic", "morse"
+    ] = "auto"
     groups: list[str] = Field(default_factory=list)
 
 

@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 TYPICAL_STRETCH = 0.05
 
 #: Shares of the bonds in bulk frames that the held stretch cuts off at either end.
-HELD = 0.001
+HELD = 0.003
 
 
 def silent(stage: str, done: int, total: int) -> None:

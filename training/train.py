@@ -27,8 +27,9 @@ from ase_hmlp.training.frames import Frame, file_digest, read_frames
 from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.reliability import Reliability
 
-#: A bond may leave the range seen in training by this much (Å) before energies mean nothing.
-BOND_MARGIN = 0.1
+#: A bond may leave the range seen in training by this much (Å) before energies mean nothing:
+#: inwards, and outwards, where the bond level's wall has by then added half an eV.
+BOND_MARGIN = 0.1, 0.2
 
 #: A contact may be shorter than the shortest labelled by this factor.
 CONTACT_MARGIN = 0.8
@@ -152,21 +153,25 @@ def train_from_config(
 
 
 def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
-    """What frames cover; families in `limits` count for bonds and contacts only."""
+    """What frames cover; families in `limits` count for contacts and limits of bonds only."""
     bulk = [f for f in frames if f.group not in limits and f.pbc.all()] or frames
     volumes = [f.volume / f.n_atoms for f in bulk]
     pressures = [-f.stress[:3].mean() / GPa for f in bulk if f.stress is not None] or [0.0, 500.0]
-    bonds = np.concatenate([np.linalg.norm(f.bond_vectors(), axis=1) for f in frames])
+    seen, labelled = _bond_range(bulk), _bond_range(frames)
     contact = min(f.shortest_contact for f in frames)
-    low, high = float(bonds.min()), float(bonds.max())
     return Domain(
         volume=(float(min(volumes)), float(max(volumes))),
         pressure=(float(min(pressures)), float(max(pressures))),
-        bond_length=(low, high),
-        bond_limits=(low - BOND_MARGIN, high + BOND_MARGIN),
+        bond_length=seen,
+        bond_limits=(labelled[0] - BOND_MARGIN[0], labelled[1] + BOND_MARGIN[1]),
         contact=contact,
         contact_limit=CONTACT_MARGIN * contact,
     )
+
+
+def _bond_range(frames: list[Frame]) -> tuple[float, float]:
+    lengths = [np.linalg.norm(frame.bond_vectors(), axis=1) for frame in frames]
+    return float(min(x.min() for x in lengths)), float(max(x.max() for x in lengths))
 
 
 def load_frames(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]:

@@ -198,8 +198,12 @@ struct Regressor {
 
 enum BondKind { POLYNOMIAL = 0, MORSE = 1 };
 
+/* Bonds do not break here: outside the range of a polynomial their curvature rises by 6 BOND_WALL
+ * per Å, in 0.06 Å by that of a free molecule at rest. eV/Å^3. */
+constexpr double BOND_WALL = 100.0;
+
 /* polynomial: sum_k p[k] (r - r0)^k inside [lower, upper], continued outside by the parabola with
- * the same value, slope and curvature; morse: p = {depth, a}, depth (1 - exp(-a (r - r0)))^2 */
+ * the same value, slope and curvature and BOND_WALL |x|^3, x from the edge; morse: p = {depth, a}, depth (1 - exp(-a (r - r0)))^2 */
 struct Bond {
   int kind, n_parameters;
   double parameters[MAX_POLYNOMIAL], r0, lower, upper;

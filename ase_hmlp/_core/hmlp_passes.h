@@ -557,7 +557,9 @@ inline Value bond_energy(const Bond& b, double r) {
     df = df * x + f;
     f = f * x + b.parameters[k];
   }
-  return {f + beyond * (df + beyond * half_d2f), df + 2.0 * beyond * half_d2f};
+  const double wall = BOND_WALL * std::fabs(beyond);
+  return {f + beyond * (df + beyond * (half_d2f + wall)),
+          df + beyond * (2.0 * half_d2f + 3.0 * wall)};
 }
 
 /* ---------------------------------------------------------------- pairs --------------- */
