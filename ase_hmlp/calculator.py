@@ -260,9 +260,7 @@ class HMLP(Calculator):
         new = (atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
         names = ("positions", "numbers", "cell", "pbc")
         return [
-            name
-            for name, a, b in zip(names, self._last, new, strict=True)
-            if not identical(a, b)
+            name for name, a, b in zip(names, self._last, new, strict=True) if not identical(a, b)
         ]
 
     @property

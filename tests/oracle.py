@@ -264,7 +264,7 @@ def regressor_energy(g, v, r):
 
 
 def bond_energy(level, r):
-    """Energy of a bond of length r: Morse, or a polynomial, beyond its range a parabola and a wall."""
+    """Energy of a bond of length r: Morse, or a polynomial and beyond it a parabola and a wall."""
     if level.form == "morse":
         depth, a = level.parameters
         return depth * (1 - np.exp(-a * (r - level.r0))) ** 2

@@ -16,7 +16,6 @@ from ase_hmlp.cli import main
 from ase_hmlp.errors import DataError
 from ase_hmlp.model_io import save_model
 from ase_hmlp.training.reweighting import (
-    FILE,
     FEWEST,
     Ensemble,
     averages,

@@ -126,6 +126,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
         source of the frame it was made from, ``info["source_set"]`` the set of labels with one
         energy zero, ``info["split"]`` is ``test`` where no fit may ever see it,
+        ``info["pulay"]`` (eV/atom) what the pressure lacks times the volume per atom, and
         ``arrays["partner"]`` is the bonded partner of each atom; all of these may be missing.
     where : str
         How to call the frame in messages.
@@ -160,7 +161,6 @@ def frame_from_atoms(atoms, where: str) -> Frame:
             molecules = find_molecules(atoms.positions, cell, atoms.pbc)
     except HMLPError as error:
         raise DataError(f"{where}: {error}") from error
-    stress = results.get("stress")
     return Frame(
         atoms.positions.copy(),
         cell,
@@ -168,13 +168,25 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         molecules,
         float(results["energy"]),
         np.array(results["forces"], dtype=float),
-        None if stress is None or not atoms.pbc.all() else np.array(stress, dtype=float),
+        corrected_stress(atoms) if "stress" in results and atoms.pbc.all() else None,
         str(atoms.info.get("group", atoms.info.get("config_type", "all"))),
         str(atoms.info.get("source", where)),
         str(atoms.info.get("parent", "")),
         str(atoms.info.get("source_set", "")),
         split=str(atoms.info.get("split", "")),
     )
+
+
+def corrected_stress(atoms: Atoms) -> np.ndarray:
+    """Stress (6), eV/Å³, with what it lacks by ``info["pulay"]`` (eV/atom, 0 if missing).
+
+    A plane-wave stress is the derivative at a constant number of waves, the energies are at a
+    constant cutoff: without the difference, the Pulay stress (Francis and Payne, J. Phys.: Condens.
+    Matter 2, 4395, 1990), energies and stresses belong to two potentials.
+    """
+    stress = np.array(atoms.get_stress(apply_constraint=False), dtype=float)
+    stress[:3] -= float(atoms.info.get("pulay", 0.0)) * len(atoms) / atoms.get_volume()
+    return stress
 
 
 def open_text(path) -> TextIO:

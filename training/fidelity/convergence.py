@@ -102,5 +102,5 @@ def _pulay_line(reference: Reference) -> list[str]:
     off = (slope - [pressure(a) for a in atoms])[1:-1]  # a spline's ends are its worst
     return [
         f"- Static pressure of {CRYSTAL}: -dE/dV at constant cutoff less the stress that the model "
-        f"is held against: {off.min():+.2f} to {off.max():+.2f} GPa (Pulay stress, and the spline)."
+        f"is held against: {off.min():+.2f} to {off.max():+.2f} GPa."
     ]

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from ase_hmlp.errors import HMLPError, NotConvergedError
 from ase_hmlp.simulate.relax import Relaxation, curvature_of, relax
+from ase_hmlp.training.frames import corrected_stress
 
 #: What distances between symmetry-equivalent atoms may differ by, Å.
 SYMMETRY = 1e-3
@@ -38,8 +39,8 @@ def in_space_group(atoms: Atoms) -> Atoms:
 
 
 def pressure(atoms: Atoms) -> float:
-    """Static pressure, GPa."""
-    return -float(np.trace(atoms.get_stress(voigt=False, apply_constraint=False))) / 3.0 / GPa
+    """Static pressure, GPa, with what a label's stress lacks."""
+    return -float(corrected_stress(atoms)[:3].mean()) / GPa
 
 
 def volume(atoms: Atoms) -> float:
