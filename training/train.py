@@ -28,8 +28,8 @@ from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.reliability import Reliability
 
 #: A bond may leave the range seen in training by this much (Å) before energies mean nothing:
-#: inwards, and outwards, where the bond level's wall has by then added half an eV.
-BOND_MARGIN = 0.1, 0.2
+#: inwards, and outwards, where the bond level's wall has by then added more than 2 eV.
+BOND_MARGIN = 0.1, 0.3
 
 #: A contact may be shorter than the shortest labelled by this factor.
 CONTACT_MARGIN = 0.8
