@@ -64,7 +64,9 @@ def test_a_relaxation_goes_to_the_others_minimum():
         assert frame.info["source"] == f"relaxations/relaxation-P21c-8-80GPa/{number}"
         assert (frame.info["group"], frame.info["split"]) == ("relaxation", "train")
         assert frame.info["pulay"] == PULAY
-        bonds = [frame.get_distance(i, j, mic=True) for i, j in molecules_of(frame.arrays["partner"])]
+        bonds = [
+            frame.get_distance(i, j, mic=True) for i, j in molecules_of(frame.arrays["partner"])
+        ]
         assert max(bonds) < 0.9
 
 

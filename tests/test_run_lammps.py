@@ -30,6 +30,7 @@ from ase_hmlp.simulate.dynamics import draw_momenta
 from ase_hmlp.simulate.observables import read_log
 from ase_hmlp.simulate.run import Run, read_events
 from ase_hmlp.simulate.run_config import RunConfig
+from ase_hmlp.simulate.sweep import POINTS, SweepConfig, run_sweep
 
 try:
     plugin.build()
@@ -557,3 +558,25 @@ def test_ranks_are_lammpss(model_file, tmp_path):
     result = CliRunner().invoke(main, ["run", str(config), "--ranks", "2"])
     assert result.exit_code == 2 and "Ranks are for engine lammps" in result.stderr
     assert not (tmp_path / "a").exists()
+
+
+def test_a_sweep_goes_through_lammps(tmp_path, model_file):
+    """Two points side by side, a LAMMPS of its own each."""
+    sweep = SweepConfig.model_validate(
+        {
+            "grid": {"phase": ["hcp"], "pressure": [60.0, 80.0], "temperature": [150.0]},
+            "run": {
+                "engine": "lammps",
+                "model": str(model_file),
+                "structure": {"atoms": 16, "pressure": None, "relax": None},
+                "stage": [{"ensemble": "npt", "steps": 20}],
+                "write": {"sample_interval": 10},
+            },
+            "workers": {"workers": 2},
+        }
+    )
+    result = run_sweep(sweep, tmp_path / "sweep")
+    assert [row.status for row in result.rows] == ["finished", "finished"]
+    for folder in (tmp_path / "sweep" / POINTS).iterdir():
+        record = json.loads((folder / run_folder.RUN).read_text())
+        assert "lammps" in record["sessions"][0]["versions"]

@@ -193,9 +193,8 @@ def _fill(
     for key in ("phase", "file"):
         if key in structure:
             raise ConfigError(f"{where}run.structure.{key}: the grid says what the phase is.")
-    for key in ("output", "engine"):
-        if key in template and (key == "output" or template[key] != "ase"):
-            raise ConfigError(f"{where}run.{key}: not in a sweep.")
+    if "output" in template:
+        raise ConfigError(f"{where}run.output: not in a sweep.")
     structure |= {"phase": phase}
     structure.setdefault("pressure", pressure)
     stages = []

@@ -163,7 +163,12 @@ def main():
     frames = []
     for phase, pressure, split in plan():
         frames += relaxation(
-            laboratory, phase, pressure, split, arguments.model, lambda line: print(line, flush=True)
+            laboratory,
+            phase,
+            pressure,
+            split,
+            arguments.model,
+            lambda line: print(line, flush=True),
         )
         stream = io.StringIO()
         ase.io.write(stream, frames, format="extxyz")
