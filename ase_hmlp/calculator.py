@@ -105,6 +105,7 @@ class HMLP(Calculator):
         )
         self._tracker = None
         self._cell_key = None
+        self._hydrogen = b""
         self.forget()
 
     def set(self, **kwargs):
@@ -355,12 +356,15 @@ class HMLP(Calculator):
         """
         if len(numbers) == 0:
             raise StructureError("The structure has no atoms.")
-        if (numbers != 1).any():
+        # Comparing bytes with what was fine before: reductions of small arrays take their time.
+        if (these := numbers.tobytes()) != self._hydrogen and (numbers != 1).any():
             i = int((numbers != 1).argmax())
             raise UnsupportedElementError(
                 f"Atom {i} is {chemical_symbols[numbers[i]]}: the potential knows hydrogen only."
             )
-        if not np.isfinite(positions).all():
+        self._hydrogen = these
+        farthest = abs(positions).max()
+        if not np.isfinite(farthest):
             i = int((~np.isfinite(positions)).any(axis=1).argmax())
             raise NonFinitePositionsError(f"Atom {i} is at {positions[i].tolist()} Å.")
         key = cell.tobytes() + pbc.tobytes()
@@ -368,7 +372,7 @@ class HMLP(Calculator):
             self._cell = self._check_cell(cell, pbc)
             self._cell_key = key
         whole, volume = self._cell
-        if abs(positions).max() > FARTHEST:
+        if farthest > FARTHEST:
             cells = abs(np.linalg.solve(whole.T, positions.T)).max(axis=0)
             i = int(cells.argmax())
             if cells[i] > FARTHEST:
@@ -448,6 +452,9 @@ class HMLP(Calculator):
     def _check_bonds(self, geometry: Geometry) -> None:
         lengths = geometry.bond_length
         shortest, longest = lengths.min(), lengths.max()
+        low, high = self.domain.bond_length
+        if low <= shortest and longest <= high:
+            return
         low, high = self.domain.bond_limits
         for k, outside in ((lengths.argmin(), shortest < low), (lengths.argmax(), longest > high)):
             if outside:
