@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -11,17 +12,21 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from click.testing import CliRunner
 from toy_calculator import toy_model
 
+import ase_hmlp.training
 from ase_hmlp import HMLP
 from ase_hmlp.cli import main
 from ase_hmlp.errors import DataError
 from ase_hmlp.model_io import save_model
 from ase_hmlp.training.reweighting import (
     FEWEST,
+    FILE,
     Ensemble,
     averages,
     energies_of,
     read_ensembles,
 )
+
+SHIPPED = Path(ase_hmlp.training.__file__).parent / "data" / FILE
 
 KT = units.kB * 150.0
 K0, K1 = 1.0, 1.3  # kT per x²
@@ -135,3 +140,15 @@ def test_command(tmp_path):
     again = CliRunner().invoke(main, [*arguments, "-o", str(out)])
     assert again.exit_code != 0
     assert "is there already" in again.output
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="not computed yet")
+def test_shipped_ensembles():
+    """Whole, of one recipe, and near enough to DFT's for weights to mean something."""
+    for ensemble in read_ensembles():
+        assert len(ensemble.frames) >= 4 * FEWEST
+        assert all("PBE" in atoms.info["label"] for atoms in ensemble.frames)
+        (eqq, bond) = averages(ensemble, ensemble.dft)
+        assert eqq.spread < 4.0  # kT
+        assert -200.0 < eqq.first_order[0] < -20.0
+        assert 0.70 < bond.first_order[0] < 0.76
