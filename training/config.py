@@ -114,6 +114,8 @@ class WeightSection(Section):
     stress: PositiveFloat = 0.4
     """GPa"""
     relative: float = Field(default=0.1, ge=0)
+    torque: PositiveFloat | None = None
+    """meV/Å; as force if not given"""
 
 
 class BondSection(Section):
@@ -292,6 +294,7 @@ class TrainingConfig(Section):
                 self.weights.force * 1e-3,
                 self.weights.stress,
                 self.weights.relative,
+                self.weights.torque and self.weights.torque * 1e-3,
             ),
             joint=self.fit.joint,
             variance=self.fit.variance,

@@ -410,7 +410,8 @@ class HierarchicalPotential(BaseEstimator):
         zeros = np.zeros((len(sources), len(rest)))
         zeros[[0, sources.index(frame.source_set)], 0] = frame.n_atoms
         rows = [zeros, *(design.rows(geometry) for design in designs.values())]
-        equations.add(np.vstack(rows), rest, weights.sigma(frame))
+        rows, rest = (weights.in_molecules(frame, x) for x in (np.vstack(rows), rest))
+        equations.add(rows, rest, weights.sigma(frame))
 
     # ------------------------------------------------------------------ the solution
 
