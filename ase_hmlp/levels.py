@@ -26,7 +26,7 @@ from ase_hmlp.fingerprints import (
 BOND_FORMS = {"polynomial": 0, "morse": 1}
 
 #: Node distances of the kernel's tables, Å; tests hold them to forces within 1e-6.
-ATOM_SPACING, CENTRE_SPACING = 0.005, 0.01
+ATOM_SPACING, CENTRE_SPACING = 0.004, 0.008
 
 #: Atoms of molecules whose centres are within the cutoff are at most this much farther apart (Å):
 #: half the sum of two bonds longer than any model accepts.
