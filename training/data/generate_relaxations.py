@@ -75,7 +75,12 @@ def by_model(phase, pressure, model):
     ----------
     phase : str
     pressure : float, GPa
-    model : HMLP
+    model : str or Model
+
+    Returns
+    -------
+    ase.Atoms, HMLP
+        And the calculator it was relaxed with.
     """
     if phase in structures.NAMES:
         atoms = published(phase)
