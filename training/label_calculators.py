@@ -41,7 +41,7 @@ RECIPE = {
 PSEUDOPOTENTIAL = "H.pbe-kjpaw.UPF"
 
 #: What the pressure of the recipe lacks, times the volume per atom, eV: the Pulay stress of a basis
-#: that changes with the cell, -2/3 dE/d ln(cutoff) per atom. 13.1 to 14.4 meV from 1.8 to 3.2
+#: that changes with the cell, -2/3 dE/d ln(cutoff) per atom. 13.2 to 14.8 meV from 1.75 to 6
 #: Å³/atom, see training/data/measure_pulay.py: half a GPa to more than one.
 PULAY = 0.0137
 
