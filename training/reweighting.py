@@ -23,9 +23,9 @@ from scipy.special import softmax
 from ase_hmlp import HMLP
 from ase_hmlp.analysis.quadrupoles import quadrupole_energy
 from ase_hmlp.errors import DataError
-from ase_hmlp.model_io import Model
-from ase_hmlp.molecules import bond_shifts, molecules_of
-from ase_hmlp.training.frames import iterate_structures
+from ase_hmlp.model_io import Model, load_model
+from ase_hmlp.molecules import molecules_of
+from ase_hmlp.training.frames import frame_from_atoms, iterate_structures
 
 #: DFT's labels for snapshots of Phase I, in the package's data; see generate_ensembles.py there.
 FILE = "h2-pbe-ensembles.extxyz.xz"
@@ -144,19 +144,17 @@ def _ensemble(name: str, frames: list[Atoms], path: Path) -> Ensemble:
 
 
 def _observe(atoms: Atoms) -> tuple[float, float]:
-    molecules, cell = molecules_of(atoms.arrays["partner"]), atoms.cell.array
-    first, second = molecules.T
-    shifts = bond_shifts(atoms.positions, cell, atoms.pbc, molecules)
-    bonds = atoms.positions[second] + shifts @ cell - atoms.positions[first]
+    frame = frame_from_atoms(atoms, str(atoms.info.get("source", "a snapshot")))
+    bonds = frame.bond_vectors()
     lengths = np.linalg.norm(bonds, axis=1)
-    energy, _ = quadrupole_energy(
-        atoms.positions[first] + 0.5 * bonds, bonds / lengths[:, None], cell, atoms.pbc, CUTOFF
-    )
+    centres = frame.positions[frame.molecules[:, 0]] + 0.5 * bonds
+    energy, _ = quadrupole_energy(centres, bonds / lengths[:, None], frame.cell, frame.pbc, CUTOFF)
     return float(energy.sum()), float(lengths.mean())
 
 
 def energies_of(model: Model | str | Path, ensemble: Ensemble) -> np.ndarray:
     """Energies (N,) of a model for the snapshots, eV."""
+    model = model if isinstance(model, Model) else load_model(model)
     energies = []
     for atoms in ensemble.frames:
         copy = atoms.copy()

@@ -203,7 +203,8 @@ enum BondKind { POLYNOMIAL = 0, MORSE = 1 };
 constexpr double BOND_WALL = 100.0;
 
 /* polynomial: sum_k p[k] (r - r0)^k inside [lower, upper], continued outside by the parabola with
- * the same value, slope and curvature and BOND_WALL |x|^3, x from the edge; morse: p = {depth, a}, depth (1 - exp(-a (r - r0)))^2 */
+ * the same value, slope and curvature and BOND_WALL |x|^3, x from the edge; morse: p = {depth, a},
+ * depth (1 - exp(-a (r - r0)))^2 */
 struct Bond {
   int kind, n_parameters;
   double parameters[MAX_POLYNOMIAL], r0, lower, upper;

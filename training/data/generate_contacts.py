@@ -465,7 +465,8 @@ def pack(path, jobs):
         atoms = labelled.get(structure_digest(job.atoms))
         if atoms is None:
             continue
-        atoms.info = {key: atoms.info[key] for key in (*job.atoms.info, "label", "cpu_seconds")}
+        wanted = (*job.atoms.info, "label", "cpu_seconds", "pulay")
+        atoms.info = {key: atoms.info[key] for key in wanted if key in atoms.info}
         stream = io.StringIO()
         ase.io.write(stream, atoms, format="extxyz")
         finished[job.source] = stream.getvalue()

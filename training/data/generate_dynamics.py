@@ -904,18 +904,31 @@ def pack(output, trajectories, before=()) -> Path:
     text = b"".join(split_frames(output.read_bytes())).decode()
     finished = []
     for atoms in [*before, *ase.io.read(io.StringIO(text), ":", format="extxyz")]:
-        drop = ("label_id", "label_settings", "label_date", "label_seconds")
-        atoms.info = {key: value for key, value in atoms.info.items() if key not in drop}
         number = int(atoms.info["source"].rsplit("/", 1)[1])
         finished.append((order[atoms.info["trajectory"]], number, atoms))
     finished.sort(key=lambda item: item[:2])
-    stream = io.StringIO()
-    ase.io.write(stream, [atoms for *_, atoms in finished], format="extxyz")
     packed = output.with_name(f"{output.name}.xz")
-    partial = output.with_name(f"{output.name}.xz.partial")
-    partial.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
-    os.replace(partial, packed)
+    write_packed([atoms for *_, atoms in finished], packed)
     return packed
+
+
+def write_packed(frames, path) -> None:
+    """Write frames compressed, without what only the labelling run needs to know.
+
+    Parameters
+    ----------
+    frames : list of ase.Atoms
+    path : pathlib.Path
+        There whole or not at all.
+    """
+    drop = ("label_id", "label_settings", "label_date", "label_seconds")
+    for atoms in frames:
+        atoms.info = {key: value for key, value in atoms.info.items() if key not in drop}
+    stream = io.StringIO()
+    ase.io.write(stream, frames, format="extxyz")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
+    os.replace(partial, path)
 
 
 def print_ranges(path) -> None:

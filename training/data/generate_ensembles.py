@@ -20,8 +20,6 @@ Example
 """
 
 import argparse
-import io
-import lzma
 import os
 import signal
 import warnings
@@ -37,7 +35,12 @@ from ase_hmlp import HMLP
 from ase_hmlp.errors import DomainWarning
 from ase_hmlp.model_io import model_hash
 from ase_hmlp.molecules import partners
-from ase_hmlp.training.data.generate_dynamics import CALCULATOR, close_packed, settled
+from ase_hmlp.training.data.generate_dynamics import (
+    CALCULATOR,
+    close_packed,
+    settled,
+    write_packed,
+)
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label import RunSection, label_frames
 from ase_hmlp.training.label_calculators import EspressoSection
@@ -161,13 +164,8 @@ def main():
     label_frames(frames, output, labeller, run, retry_failed=True)
     order = {frame.info["source"]: n for n, frame in enumerate(frames)}
     labelled = sorted(iterate_structures(output), key=lambda a: order[a.info["source"]])
-    drop = ("label_id", "label_settings", "label_date", "label_seconds")
-    for atoms in labelled:
-        atoms.info = {key: value for key, value in atoms.info.items() if key not in drop}
-    stream = io.StringIO()
-    ase.io.write(stream, labelled, format="extxyz")
     packed = output.with_name(f"{output.name}.xz")
-    packed.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
+    write_packed(labelled, packed)
     print(f"{len(labelled)} of {len(frames)} frames in {packed}")
 
 

@@ -285,7 +285,8 @@ class Recorder:
             With a calculator that holds the labels, and the array ``partner``.
         """
         labelled = self.laboratory.label(atoms, kpts, **(input_data or {}))
-        kept = {key: labelled.info[key] for key in ("label", "cpu_seconds")}
+        wanted = ("label", "cpu_seconds", "pulay")
+        kept = {key: labelled.info[key] for key in wanted if key in labelled.info}
         frame = labelled.copy()
         frame.calc = labelled.calc
         frame.info = {"group": group, "source": f"fidelity/{source}", **info, **kept}

@@ -21,12 +21,9 @@ Example
 """
 
 import argparse
-import io
-import lzma
 import signal
 from pathlib import Path
 
-import ase.io
 from ase.io.espresso import kspacing_to_grid
 
 from ase_hmlp import HMLP
@@ -34,7 +31,7 @@ from ase_hmlp.errors import HMLPError, NotConvergedError
 from ase_hmlp.molecules import find_molecules, partners
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.relax import curvature_of, relax
-from ase_hmlp.training.data.generate_dynamics import PHASES_II, pa3, pca21, volume_at
+from ase_hmlp.training.data.generate_dynamics import PHASES_II, pa3, pca21, volume_at, write_packed
 from ase_hmlp.training.data.generate_fidelity import Kept, Laboratory, published
 from ase_hmlp.training.fidelity.crystals import in_space_group
 from ase_hmlp.training.label_calculators import PULAY
@@ -175,9 +172,7 @@ def main():
             arguments.model,
             lambda line: print(line, flush=True),
         )
-        stream = io.StringIO()
-        ase.io.write(stream, frames, format="extxyz")
-        arguments.output.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
+        write_packed(frames, arguments.output)
     print(f"{len(frames)} frames in {arguments.output}")
 
 
