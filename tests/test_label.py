@@ -30,7 +30,13 @@ from ase_hmlp.training.label import (
     read_failures,
     structure_digest,
 )
-from ase_hmlp.training.label_calculators import ASESection, EspressoSection, empty_slabs, k_mesh
+from ase_hmlp.training.label_calculators import (
+    ASESection,
+    EspressoSection,
+    empty_slabs,
+    k_mesh,
+    mesh_error,
+)
 
 TESTS = Path(__file__).parent
 DATA = TESTS.parent / "training" / "data"
@@ -586,6 +592,30 @@ def test_large_cells_can_have_their_mesh_shifted(tmp_path):
     assert energies[1] == pytest.approx(energies[0], abs=1e-7)
     # Another mesh of the same crystal: so coarse that they differ, by less than a bond is worth.
     assert 1e-3 < abs(energies[2] - energies[0]) < 0.3
+
+
+@needs_espresso
+def test_the_mean_of_both_meshes_is_nearer_to_a_fine_one(tmp_path):
+    crystal = phase("P21c-8")
+    crystal.rattle(0.02, seed=1)
+
+    def label(name, **keys):
+        section = EspressoSection(input_data=LOOSE, small_cell=0, **keys)
+        (tmp_path / name).mkdir()
+        return section.labeller().compute(crystal, tmp_path / name)
+
+    coarse = {"kspacing": 0.13}
+    plain, shifted = label("plain", **coarse), label("shifted", shifted_from=1, **coarse)
+    both, fine = label("both", both_meshes=True, **coarse), label("fine", kspacing=0.07)
+    assert "; k-points 3x4x3 and shifted, mean;" in both.label
+    assert both.energy == pytest.approx((plain.energy + shifted.energy) / 2, abs=1e-7)
+    assert both.forces == pytest.approx((plain.forces + shifted.forces) / 2, abs=1e-6)
+    assert both.stress == pytest.approx((plain.stress + shifted.stress) / 2, abs=1e-8)
+    assert both.info["mesh_error"] == mesh_error(plain.energy, shifted.energy, 8)
+    # Their errors have opposite signs.
+    assert (plain.energy - fine.energy) * (shifted.energy - fine.energy) < 0
+    assert abs(both.energy - fine.energy) < 0.2 * abs(plain.energy - fine.energy)
+    assert np.abs(both.forces - fine.forces).max() < np.abs(plain.forces - fine.forces).max()
 
 
 @needs_espresso

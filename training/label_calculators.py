@@ -49,6 +49,9 @@ PULAY = 0.0137
 _FIXED = {"calculation": "scf", "tprnfor": True, "tstress": True, "outdir": "."}
 _RESERVED = {*_FIXED, "pseudo_dir", "prefix", "ibrav", "nat", "ntyp"}
 
+#: What a label says of the k-points if it is the mean over both meshes.
+BOTH_MESHES = " and shifted, mean"
+
 #: How a program ends that Ctrl-C ended: by signal, or saying so as shells and mpirun do.
 _INTERRUPTED = (-2, 130)
 
@@ -103,6 +106,10 @@ class EspressoSection(Section):
     small_kspacing : the same for cells of up to `small_cell` atoms
     shifted_from : cells of at least this many atoms have the mesh shifted by half a division, which
         converges faster where there are few divisions; 0 for never
+    both_meshes : label smaller cells with the mean of the mesh and the shifted one. The leading
+        errors of the two are opposite: twice the time, and the accuracy of three times the
+        k-points (see training/data/measure_meshes.py). ``info["mesh_error"]`` is half their
+        difference in energy, eV/atom
     vacuum : directions in which the cell holds an empty slab at least this wide (Å) need no
         k-points; a cell with three such directions gets the Gamma point alone, any other never
     kpts : one mesh for every frame in place of the three above, so that the energy of a cell that
@@ -122,17 +129,22 @@ class EspressoSection(Section):
     small_kspacing: PositiveFloat = 0.05
     small_cell: int = Field(8, ge=0)
     shifted_from: int = Field(0, ge=0)
+    both_meshes: bool = False
     vacuum: PositiveFloat = 5.0
     kpts: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     threads: PositiveInt = 1
     pulay: float | None = None
     input_data: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
+    def variables(self) -> dict[str, Any]:
+        """Variables of pw.x that are not fixed: the recipe's, or those in their place."""
+        return RECIPE | {k.lower(): v for k, v in self.input_data.items()}
+
     def lacking(self) -> float:
         """What the pressure lacks times the volume per atom, eV."""
         if self.pulay is not None:
             return self.pulay
-        variables = RECIPE | {k.lower(): v for k, v in self.input_data.items()}
+        variables = self.variables()
         own = all(variables[name] == RECIPE[name] for name in ("ecutwfc", "ecutrho"))
         return PULAY if own and self.pseudopotential == PSEUDOPOTENTIAL else 0.0
 
@@ -170,14 +182,28 @@ class EspressoSection(Section):
         settings: dict[str, Any] = {
             "code": "Quantum ESPRESSO",
             "sha256": sha256,
-            "input_data": RECIPE | {k.lower(): v for k, v in self.input_data.items()},
+            "input_data": self.variables(),
             "kspacing": [self.kspacing, self.small_kspacing, self.small_cell, self.vacuum],
         }
         if self.shifted_from:  # outputs from before there was this choice stay valid
             settings["shifted_from"] = self.shifted_from
+        if self.both_meshes:
+            settings["both_meshes"] = True
         if self.kpts:
             settings["kspacing"] = list(self.kpts)
         return Labeller(_digest(settings), _Espresso(self, str(folder), sha256))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one pw.x says; units as in `Labels`."""
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray
+    release: str
+    functional: str
+    cpu_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -192,8 +218,31 @@ class _Espresso:
             raise DataError("the pseudopotential is for hydrogen only")
         spacing = section.kspacing if len(atoms) > section.small_cell else section.small_kspacing
         mesh = list(section.kpts) if section.kpts else k_mesh(atoms, spacing, section.vacuum)
-        shifted = mesh is not None and 0 < section.shifted_from <= len(atoms)
-        variables = RECIPE | {k.lower(): v for k, v in section.input_data.items()}
+        if mesh is None:
+            shifts = [False]
+        elif 0 < section.shifted_from <= len(atoms):
+            shifts = [True]
+        else:
+            shifts = [False, True] if section.both_meshes else [False]
+        runs = [self._run(atoms, scratch, mesh, shifted) for shifted in shifts]
+        info: dict[str, Any] = {}
+        if seconds := [run.cpu_seconds for run in runs if run.cpu_seconds]:
+            info["cpu_seconds"] = round(sum(seconds), 2)
+        if lacking := section.lacking():
+            info["pulay"] = lacking
+        if len(runs) == 2:
+            info["mesh_error"] = mesh_error(runs[0].energy, runs[1].energy, len(atoms))
+        return Labels(
+            float(np.mean([run.energy for run in runs])),
+            np.mean([run.forces for run in runs], axis=0),
+            np.mean([run.stress for run in runs], axis=0),
+            self._describe(runs[0], mesh, shifts),
+            info,
+        )
+
+    def _run(self, atoms: Atoms, scratch: Path, mesh: list[int] | None, shifted: bool) -> _Run:
+        """One pw.x."""
+        section = self.section
         # By env: workers may be threads, and the process's own environment is not ours to change.
         # Open MPI refuses root, as in a container, unless told twice.
         command = (
@@ -204,12 +253,13 @@ class _Espresso:
             profile=EspressoProfile(command=command, pseudo_dir=self.pseudo_dir),
             directory=scratch,
             pseudopotentials={"H": section.pseudopotential},
-            input_data=variables | _FIXED,
+            input_data=section.variables() | _FIXED,
             kpts=mesh,
             # No shift where there is one division: that is across vacuum.
             koffset=[int(shifted and k > 1) for k in mesh or (1, 1, 1)],
         )
         written = scratch / "espresso.pwo"
+        written.unlink(missing_ok=True)
         try:
             calculator.calculate(atoms, ["energy", "forces", "stress"], all_changes)
         except Exception as error:
@@ -223,27 +273,27 @@ class _Espresso:
         for name in ("energy", "forces", "stress"):
             if results.get(name) is None:
                 raise LabelError(f"pw.x printed no {name}")
-        return Labels(
+        return _Run(
             float(results["energy"]),
             results["forces"],
             results["stress"],
-            self._describe(output, variables, mesh, shifted),
-            _cpu_seconds(output) | ({"pulay": lacking} if (lacking := section.lacking()) else {}),
+            _first(r"Program PWSCF v\.(\S+)", output, "of unknown version"),
+            _first(r"Exchange-correlation\s*=\s*(.*?)\s*\n", output, "unknown functional"),
+            _cpu_seconds(output),
         )
 
-    def _describe(self, output: str, variables: dict, mesh: list[int] | None, shifted: bool) -> str:
-        release = _first(r"Program PWSCF v\.(\S+)", output, "of unknown version")
-        functional = _first(r"Exchange-correlation\s*=\s*(.*?)\s*\n", output, "unknown functional")
-        functional = " ".join(functional.split())
+    def _describe(self, run: _Run, mesh: list[int] | None, shifts: list[bool]) -> str:
+        functional = " ".join(run.functional.split())
         functional = {"SLA PW PBX PBC": "PBE"}.get(functional, functional)
-        v = dict(variables)
-        parts = [f"Quantum ESPRESSO {release}", functional]
+        v = self.section.variables()
+        parts = [f"Quantum ESPRESSO {run.release}", functional]
         parts += [f"{name} {v.pop(name)} Ry" for name in ("ecutwfc", "ecutrho")]
         if v.pop("occupations") == "smearing":
             parts.append(f"{v.pop('smearing')} smearing {v.pop('degauss')} Ry")
         parts.append(f"conv_thr {v.pop('conv_thr'):.0e}")
         points = "gamma" if mesh is None else "x".join(map(str, mesh))
-        parts.append(f"k-points {points}{' shifted' if shifted else ''}")
+        how = BOTH_MESHES if len(shifts) == 2 else " shifted" if shifts[0] else ""
+        parts.append(f"k-points {points}{how}")
         parts += [f"{k} {v[k]}" for k in v if v[k] != RECIPE.get(k)]
         parts.append(f"{self.section.pseudopotential} sha256:{self.sha256[:16]}")
         return "; ".join(parts)
@@ -337,6 +387,18 @@ class _AnyCalculator:
         return "; ".join(parts)
 
 
+def mesh_error(plain: float, shifted: float, n_atoms: int) -> float:
+    """Half of what two meshes differ by: about the error of either, eV/atom.
+
+    Parameters
+    ----------
+    plain, shifted : float
+        Energies (eV) on the mesh and on the one shifted by half a division.
+    n_atoms : int
+    """
+    return round(abs(shifted - plain) / 2 / n_atoms, 6)
+
+
 def k_mesh(atoms: Atoms, spacing: float, vacuum: float) -> list[int] | None:
     """Monkhorst-Pack divisions, unshifted.
 
@@ -419,13 +481,12 @@ def _raise_if_interrupted(error: Exception) -> None:
         raise KeyboardInterrupt from error
 
 
-def _cpu_seconds(output: str) -> dict[str, float]:
+def _cpu_seconds(output: str) -> float | None:
     """CPU time as pw.x prints it (``1m 2.50s``), in seconds."""
     printed = _first(r"PWSCF\s+:\s+(.*?)\s*CPU", output, "")
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     found = re.findall(r"([\d.]+)\s*([dhms])", printed)
-    seconds = sum(float(number) * units[unit] for number, unit in found)
-    return {"cpu_seconds": round(seconds, 2)} if found else {}
+    return sum(float(number) * units[unit] for number, unit in found) if found else None
 
 
 def _first(pattern: str, text: str, otherwise: str) -> str:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -152,7 +153,7 @@ class LammpsProcess:
         return ""
 
     def close(self) -> None:
-        """End it, if it has not, and remove its folder."""
+        """End it and all that it started, if they have not, and remove its folder."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             try:
@@ -160,15 +161,22 @@ class LammpsProcess:
             except subprocess.TimeoutExpired:
                 self._signal(signal.SIGKILL)
                 self._process.wait()
+        # What we started may be a launcher, gone before those it launched are.
+        last = time.monotonic() + PATIENCE
+        while self._signal(0) and time.monotonic() < last:
+            time.sleep(0.005)
+        self._signal(signal.SIGKILL)
         if self._process.stdout is not None:
             self._process.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> bool:
+        """Send a signal, or 0 for none, to its group of processes; False if there is none."""
         try:
             os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
-            pass
+            return False
+        return True
 
 
 def remove_leftovers(parent: Path) -> None:

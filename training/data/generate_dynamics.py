@@ -90,7 +90,13 @@ MODEL = "h2-pbe"
 
 # The recipe and meshes of the seed set. From 96 atoms on the mesh is shifted, where it mostly is
 # 2x2x2: half as many points.
-CALCULATOR = {"kspacing": 0.08, "small_kspacing": 0.05, "small_cell": 8, "shifted_from": 96}
+CALCULATOR = {
+    "kspacing": 0.08,
+    "small_kspacing": 0.05,
+    "small_cell": 8,
+    "shifted_from": 96,
+    "both_meshes": True,
+}
 
 INTACT = (0.55, 1.10)  # Å
 VOLUMES = (1.4, 12.0)  # Å³/atom
