@@ -474,8 +474,15 @@ def _sweep_table(rows):
     help="Folder for model and card; NAME-training beside CONFIG by default.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
+@click.option(
+    "--set",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Another value for a key, as in TOML: --set 'weights.force = 30'; as often as you like.",
+)
 @_debug
-def train(config, output, overwrite):
+def train(config, output, overwrite, changes):
     """Train the model that the TOML file CONFIG describes.
 
     Killed and started again, it goes on where it was.
@@ -486,7 +493,7 @@ def train(config, output, overwrite):
     from ase_hmlp.training.train import train_from_config
 
     with _TrainingProgress(Console(stderr=True)) as progress:
-        result = train_from_config(config, output, progress=progress, overwrite=overwrite)
+        result = train_from_config(config, output, progress, overwrite, changes)
     console = Console()
     console.print(_error_table("Errors on unseen families", error_table(result.held_out["all"])))
     console.print(f"Model: {result.model_path}", soft_wrap=True)

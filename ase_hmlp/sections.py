@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ class Section(BaseModel):
 _Config = TypeVar("_Config", bound=Section)
 
 
-def read_toml(path, kind: type[_Config]) -> _Config:
+def read_toml(path, kind: type[_Config], changes: Sequence[str] = ()) -> _Config:
     """Read and check a configuration.
 
     Parameters
@@ -33,6 +34,8 @@ def read_toml(path, kind: type[_Config]) -> _Config:
     path : str or Path
     kind : subclass of Section
         What the file must describe.
+    changes : sequence of str
+        Lines of TOML that replace keys of the file, ``table.key = value``.
 
     Raises
     ------
@@ -48,7 +51,25 @@ def read_toml(path, kind: type[_Config]) -> _Config:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"Configuration {path} is not TOML: {error}.") from error
-    return validate(settings, kind, f"Configuration {path}")
+    where = f"Configuration {path}"
+    for change in changes:
+        try:
+            settings = merged(settings, tomllib.loads(change))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{change!r} is not TOML: {error}.") from error
+        where = f"Configuration {path} with changes"
+    return validate(settings, kind, where)
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with changes, table by table."""
+    result = dict(settings)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = merged(old, value)
+        result[key] = value
+    return result
 
 
 def validate(settings: dict[str, Any], kind: type[_Config], where: str) -> _Config:

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from click.testing import CliRunner
 from test_training import CONFIG, ENVIRONMENT, ORIENTATION, PAIR, STAGES, WEIGHTS, structures
 
+from ase_hmlp.cli import main
 from ase_hmlp.errors import ConfigError
+from ase_hmlp.model_io import load_model
 from ase_hmlp.training.config import read_config
 from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
 from ase_hmlp.training.fit import HierarchicalPotential
@@ -255,6 +258,24 @@ def test_plain_list_of_files_takes_sources_from_the_frames(run, atoms):
     plain = train_from_config(folder / "plain.toml", folder / "out")
     assert list(plain.model.training["zeros"]) == ["", "castep"]
     assert plain.model.training["zeros"]["castep"] == pytest.approx(OFFSET, abs=0.01)
+
+
+def test_changes_on_the_command_line_join_a_source(run):
+    """With and without a source: one configuration, `hmlp train --set`."""
+    folder, _ = run
+    text = CONFIG.replace('["toy.extxyz"]', '["a.extxyz"]').replace("[fit]", SPLIT)
+    (folder / "one.toml").write_text(text.replace('"toy"', '"one"'))
+    change = 'data.source = [{ files = ["b.extxyz"], name = "castep", weight = 0.5 }]'
+    arguments = ["train", str(folder / "one.toml"), "-o", str(folder / "both"), "--set", change]
+    done = CliRunner().invoke(main, [*arguments, "--set", 'name = "both"'])
+    assert done.exit_code == 0, done.output
+    training = load_model(folder / "both" / "both.joblib").training
+    assert training["weights"] == {"": [1.0], "castep": [0.5]}
+    assert training["zeros"]["castep"] == pytest.approx(OFFSET, abs=0.01)
+    assert training["config"].endswith(f'# changed: {change}\n# changed: name = "both"\n')
+    for wrong, words in (("colour = 1", "with changes: unknown key 'colour'"), ("a", "'a' is not")):
+        refused = CliRunner().invoke(main, [*arguments[:2], "--set", wrong])
+        assert refused.exit_code == 2 and words in refused.output
 
 
 def test_shared_zero(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -301,12 +302,12 @@ class TrainingConfig(Section):
         )
 
 
-def read_config(path) -> TrainingConfig:
-    """Read and check a training configuration.
+def read_config(path, changes: Sequence[str] = ()) -> TrainingConfig:
+    """Read and check a training configuration, with `changes` as `read_toml` takes them.
 
     Raises
     ------
     ConfigError
         Naming the file and the key.
     """
-    return read_toml(path, TrainingConfig)
+    return read_toml(path, TrainingConfig, changes)

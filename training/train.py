@@ -54,7 +54,11 @@ class TrainingResult:
 
 
 def train_from_config(
-    path, output=None, progress: Progress = silent, overwrite: bool = False
+    path,
+    output=None,
+    progress: Progress = silent,
+    overwrite: bool = False,
+    changes: Sequence[str] = (),
 ) -> TrainingResult:
     """Run the training a configuration file describes.
 
@@ -70,13 +74,15 @@ def train_from_config(
         Called with a stage, the steps done and the steps in all.
     overwrite : bool
         Replace a model that is already there.
+    changes : sequence of str
+        Lines of TOML that replace keys of the configuration, ``table.key = value``.
 
     Raises
     ------
     ConfigError, DataError
     """
     path = Path(path)
-    config = read_config(path)
+    config = read_config(path, changes)
     output = Path(output) if output else path.parent / f"{config.name}-training"
     model_path = output / f"{config.name}.joblib"
     if model_path.exists() and not overwrite:
@@ -86,7 +92,7 @@ def train_from_config(
     frames, rejected = load_frames(path.parent, config)
     frames, tests = split_off_tests(frames)
     folds = _folds(frames, config)
-    stamp = _stamp(path, files)
+    stamp = _stamp(path, files, changes)
     output.mkdir(parents=True, exist_ok=True)
     estimator = config.estimator()
     used = fitted_frames(frames, config)
@@ -127,7 +133,7 @@ def train_from_config(
     training = {
         "date": strftime("%Y-%m-%d"),
         "description": config.description,
-        "config": path.read_text(),
+        "config": path.read_text() + "".join(f"# changed: {change}\n" for change in changes),
         "files": [{"name": f.name, "sha256": file_digest(f)} for f in files],
         "frames": len(used),
         "rejected": rejected,
@@ -391,9 +397,9 @@ def _learning_curve(config, prepared, fold: _Fold, frames) -> list[dict]:
     return curve
 
 
-def _stamp(config_path: Path, files) -> str:
+def _stamp(config_path: Path, files, changes: Sequence[str]) -> str:
     """Identifies data, configuration and version: what a stored fold must agree with."""
-    parts = [config_path.read_text(), __version__, *(file_digest(f) for f in files)]
+    parts = [config_path.read_text(), *changes, __version__, *(file_digest(f) for f in files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 

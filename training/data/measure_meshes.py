@@ -23,23 +23,23 @@ from ase_hmlp.training.data.measure_pulay import pressure
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label_calculators import EspressoSection
 
-#: Å³/atom; of each, a frame of every family that has one within 3 %.
-VOLUMES = (1.75, 1.95, 2.15, 2.35, 2.8, 3.7)
-FAMILIES = ("phase-I", "phase-II", "fluid")
+#: Å³/atom; of each, a frame of every family that has one within 5 %.
+VOLUMES = (1.75, 2.0, 2.35, 3.2)
+FAMILIES = ("phase-I", "phase-II")
 FINE = 0.04  # 1/Å, without 2 pi
 
 
 def chosen(frames):
-    """Frames of at most 24 atoms nearest to each volume, one of each family."""
+    """Frames of 9 to 16 atoms nearest to each volume, one of each family."""
     found = []
     for volume in VOLUMES:
         for family in FAMILIES:
             near = [
                 (abs(np.log(a.get_volume() / len(a) / volume)), n)
                 for n, a in enumerate(frames)
-                if a.info["group"] == family and 8 < len(a) <= 24
+                if a.info["group"] == family and 8 < len(a) <= 16
             ]
-            if near and min(near)[0] < 0.03:
+            if near and min(near)[0] < 0.05:
                 found.append(frames[min(near)[1]])
     return found
 

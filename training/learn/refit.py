@@ -19,7 +19,7 @@ from ase_hmlp.training.evaluate import ALL, ErrorRow
 from ase_hmlp.training.fit import Progress
 from ase_hmlp.training.frames import Frame, read_frames
 from ase_hmlp.training.learn.config import TrainSection
-from ase_hmlp.training.sections import validate
+from ase_hmlp.training.sections import merged, validate
 from ase_hmlp.training.train import fitted_frames, load_frames, train_from_config
 
 
@@ -81,7 +81,7 @@ def read_training(section: TrainSection, base: Path) -> Training:
     replaced = section.settings.get("data", {})
     if isinstance(replaced, dict) and isinstance(replaced.get("files"), list):
         files = [base / str(name) for name in replaced["files"]]
-    settings = _merged(settings, section.settings)
+    settings = merged(settings, section.settings)
     config = validate(settings, TrainingConfig, "train.settings")
     if not config.fit.variance:
         raise ConfigError(
@@ -97,17 +97,6 @@ def read_training(section: TrainSection, base: Path) -> Training:
     training = Training(settings, config, files, frames, section.family)
     training.fitted([])  # so that families that are not there are named at once
     return training
-
-
-def _merged(settings: dict, changes: dict) -> dict:
-    """Settings with changes, table by table."""
-    result = dict(settings)
-    for key, value in changes.items():
-        old = result.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            value = _merged(old, value)
-        result[key] = value
-    return result
 
 
 def refit(
@@ -128,7 +117,7 @@ def refit(
     if not (path.exists() and card.exists()):
         files = [str(file.resolve()) for file in training.files]
         files += [os.path.relpath(file, folder) for file in labelled]
-        settings = _merged(training.settings, {"data": {"files": files}})
+        settings = merged(training.settings, {"data": {"files": files}})
         config = folder / "train.toml"
         write_whole(config, tomli_w.dumps(settings))
         train_from_config(config, output, progress, overwrite=True)
