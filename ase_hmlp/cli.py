@@ -13,6 +13,7 @@ import click
 
 from ase_hmlp import __version__
 from ase_hmlp.analysis.commands import analyse
+from ase_hmlp.console import output_console
 from ase_hmlp.errors import HMLPError
 from ase_hmlp.reproduce.commands import Noted, given_command, reproduce
 
@@ -146,7 +147,7 @@ def demo(output, overwrite, model, phase, pressure, temperature, steps, threads,
         holding_steps=steps - heating,
     )
     settings = DemoSettings(model=model, phase=phase, threads=threads, npt=npt)
-    console, errors = Console(), Console(stderr=True)
+    console, errors = output_console(), Console(stderr=True)
     with _DemoProgress(errors, npt.steps) as progress:
         result = run_demo(output, settings, overwrite, progress.on_relax, progress.on_sample)
     _print_demo(console, result, settings)
@@ -263,7 +264,7 @@ def run(config, output, engine, ranks):
         summary, folder = run_from_config(
             config, output, progress.on_row, progress.preparing, engine, ranks
         )
-    _print_run(Console(), summary, folder)
+    _print_run(output_console(), summary, folder)
 
 
 @contextmanager
@@ -396,7 +397,7 @@ def sweep(config, output, retry_failed):
 
     with _terminable(), SweepProgress(Console(stderr=True)) as progress:
         result = sweep_from_config(config, output, retry_failed, progress)
-    console = Console()
+    console = output_console()
     console.print(_sweep_table(result.rows))
     for row in result.rows:
         if row.reason or row.first_warning:
@@ -494,7 +495,7 @@ def train(config, output, overwrite, changes):
 
     with _TrainingProgress(Console(stderr=True)) as progress:
         result = train_from_config(config, output, progress, overwrite, changes)
-    console = Console()
+    console = output_console()
     console.print(_error_table("Errors on unseen families", error_table(result.held_out["all"])))
     console.print(f"Model: {result.model_path}", soft_wrap=True)
     console.print(f"Card:  {result.card_path}", soft_wrap=True)
@@ -597,7 +598,7 @@ def import_frames(config, files, output, overwrite):
 
     with _TrainingProgress(Console(stderr=True)) as progress:
         result = import_from_config(config, files, output, overwrite, progress)
-    console = Console()
+    console = output_console()
     console.print(Markdown("\n".join(report_lines(result))))
     for name, frames in result.files.items():
         console.print(f"{result.folder / name}: {frames} frames", soft_wrap=True, markup=False)
@@ -706,7 +707,7 @@ def stability(config, output, model, time, retry_failed, report_only):
         result = stability_from_config(
             config, output, model, time, retry_failed, report_only, progress, given_command()
         )
-    console = Console()
+    console = output_console()
     console.print(rich_table(result.outcomes, result.provenance.model, narrow=True))
     for sentence in sentences(result.outcomes):
         console.print(sentence, markup=False)
@@ -834,9 +835,8 @@ def evaluate(model, data, by, as_json):
         }
         click.echo(json_format.dumps(answer, indent=2))
         return
-    from rich.console import Console
 
-    console = Console()
+    console = output_console()
     console.print(_error_table(f"Errors of {result.model}", rows))
     for name, zero in result.fitted_zeros.items():
         console.print(
@@ -921,7 +921,7 @@ def compare(model, output, overwrite, reference):
         if before is not None and before.kind != row.kind:
             table.add_section()
         table.add_row(*cells(row), style=None if row.met else "bold")
-    console = Console()
+    console = output_console()
     console.print(table)
     for text in result.remarks:
         console.print(text, markup=False)
@@ -947,8 +947,6 @@ def reweight(model, ensembles, output):
     Snapshots of a model's dynamics were labelled by DFT; each counts by how much more likely it is
     in DFT's ensemble than in the model's. No DFT runs: the labels come with the package.
     """
-    from rich.console import Console
-
     from ase_hmlp.errors import OutputExistsError
     from ase_hmlp.training.reweighting import averages, energies_of, read_ensembles
 
@@ -960,7 +958,7 @@ def reweight(model, ensembles, output):
         if model is not None:
             targets[model] = energies_of(model, ensemble)
         rows += [(name, row) for name, u in targets.items() for row in averages(ensemble, u)]
-    Console().print(_reweighting_table(rows))
+    output_console().print(_reweighting_table(rows))
     click.echo(
         "sampled: by the model whose snapshots these are. First order: corrected by the covariance "
         "with the difference D of the energies, of standard deviation sd(D); reweighted: by "
@@ -1004,7 +1002,6 @@ def _reweighting_table(rows):
 @_debug
 def info(model):
     """Print what MODEL (a shipped name or a file) was trained on, its domain and its errors."""
-    from rich.console import Console
     from rich.table import Table
 
     from ase_hmlp.model_io import load_model, model_hash, model_path
@@ -1034,7 +1031,7 @@ def info(model):
     for name, value in rows:
         if value:
             table.add_row(name, value)
-    console = Console()
+    console = output_console()
     console.print(table, markup=False)
     held_out = loaded.errors.get("levels", {}).get("all")
     if not held_out:

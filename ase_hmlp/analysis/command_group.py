@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from ase_hmlp.console import output_console
+
 
 @click.group()
 def analyse():
@@ -164,10 +166,9 @@ def finish(result, output: Path, overwrite: bool, as_json: bool) -> None:
         click.echo(json.dumps(record | {"files": [str(p) for p in paths]}, indent=1))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = output_console()
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("quantity", "value", "± error", "unit"):
         left = name in ("quantity", "unit")

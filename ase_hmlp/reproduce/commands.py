@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ase_hmlp.console import output_console
+
 #: What can be reproduced, and what it is; `ase_hmlp.reproduce.targets` has the rest.
 TARGETS = {
     "table1": "Table 1: <EQQ> of liquid and solid at melting, of Phase I and Phase II.",
@@ -150,7 +152,7 @@ def _run(name, output, recipe, model, workers, phase_ii, chosen, retry_failed, l
     if listing:
         made = Reproduction.peek(folder, recipe, model)
         wanted = select(target.wanted(asked, made.model), **chosen)
-        _print_states(Console(), made, wanted)
+        _print_states(output_console(), made, wanted)
         return
     select(target.wanted(asked, model), **chosen)
     command = given_command()
