@@ -988,7 +988,7 @@ def _reweighting_table(rows):
         table.add_row(
             row.ensemble,
             f"{row.observable}, {row.unit}",
-            name,
+            Path(name).name.removesuffix(".joblib"),
             *(f"{value:.{digits}f} ± {error:.{digits}f}" for value, error in values),
             f"{row.spread:.2f}",
             str(row.snapshots),

@@ -268,7 +268,16 @@ def test_committed_frames_are_labelled_molecules_by_the_one_recipe(committed):
         assert np.linalg.norm(here, axis=1).max() < generator.INTACT[1]
         # Net force: pw.x prints eight digits, far below what any of it is used for.
         assert np.abs(frame.forces.sum(axis=0)).max() < 1e-3 * len(atoms)
-        assert ("shifted" in atoms.info["label"]) == (len(atoms) >= 96)
+        label = atoms.info["label"]
+        assert (" shifted;" in label) == (len(atoms) >= 96)
+        assert (" and shifted, mean;" in label) == ("mesh_error" in atoms.info)
+
+
+def test_frames_that_are_tested_on_are_labelled_on_both_meshes_where_it_matters(committed):
+    for atoms in committed:
+        dense = atoms.get_volume() / len(atoms) < 3.0 and len(atoms) < 96
+        if dense and atoms.info["split"] == "test":
+            assert 0.0 <= atoms.info["mesh_error"] < 0.01
 
 
 def test_labels_agree_with_the_pressure_dynamics_was_held_at(committed):

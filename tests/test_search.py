@@ -230,6 +230,19 @@ def test_frames_of_the_test_split_are_not_looked_at(atoms, tmp_path):
     assert not {"frame/3", "frame/7"} & {f.source for f in frames}
 
 
+def test_every_third_frame_of_each_family(atoms, tmp_path):
+    path = prepared_folder(tmp_path, with_tests(atoms, {3, 7}))
+    with RecordFile(tmp_path / "candidates.jsonl", split_lines) as records:
+        base = Base.read(path.parent / "toy.toml")
+        all_of_them, some = (
+            Evaluator(base, TimingSection(), tmp_path, records, silent, every).frames
+            for every in (1, 3)
+        )
+    for group in {f.group for f in all_of_them}:
+        members = [f.source for f in all_of_them if f.group == group]
+        assert [f.source for f in some if f.group == group] == members[::3]
+
+
 def test_families_held_out_by_name_are_the_ones_judged_by(atoms, tmp_path):
     group = {"kernel": {"values": {"environment.representatives": [4]}}}
     path = prepared_folder(tmp_path, atoms, group=group, rounds=1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Label frames on a second mesh of k-points and keep the mean of both.
 
-A mesh of spacing 0.08 1/Å leaves 1 to 3 meV/atom and 15 to 50 meV/Å in frames of 100 to 200 GPa
+A mesh of spacing 0.08 1/Å leaves up to 3 meV/atom and 30 meV/Å in frames of 50 to 200 GPa
 (`measure_meshes.py`). On the same mesh shifted by half a division the leading part of that has the
 other sign, so that the mean of both labels is nearly free of it.
 

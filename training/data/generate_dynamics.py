@@ -207,9 +207,19 @@ def _phase_i():
         for j, t in enumerate(temperatures)
         if t <= 1.05 * melting_temperature(p)
     ]
-    return [
+    grid = [
         Trajectory("phase-I", "I", p, t, n, split, 5, cheapest((16, 24)[n % 2], p))
         for n, (p, t, split) in enumerate(points)
+    ]
+    # Dense and cold, where molecules begin to order: `hmlp reweight` found a potential that was
+    # fitted to the grid alone too ordered there.
+    pressures, temperatures = (110, 120, 135, 150, 160, 180), (75, 150, 250)
+    cold = [
+        (p, t, _knight(i, j)) for i, p in enumerate(pressures) for j, t in enumerate(temperatures)
+    ]
+    return grid + [
+        Trajectory("phase-I", "I", p, t, n, split, 5, cheapest(24, p))
+        for n, (p, t, split) in enumerate(cold, len(grid))
     ]
 
 

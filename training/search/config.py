@@ -129,11 +129,13 @@ class SearchConfig(Section):
     ----------
     base : the training configuration to begin with, relative to this one
     rounds : most times to go through all groups; a round that changes nothing is the last
+    every : candidates are fitted to, and judged by, every so manieth frame of each family
     group : in the order they are gone through
     """
 
     base: str
     rounds: PositiveInt = 3
+    every: PositiveInt = 1
     score: ScoreSection = ScoreSection()
     timing: TimingSection = TimingSection()
     group: dict[str, GroupSection] = Field(min_length=1)

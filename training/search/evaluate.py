@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -47,6 +48,8 @@ class Evaluator:
     records : RecordFile
         A line for each candidate.
     progress : callable
+    every : int
+        Of each family every so manieth frame.
     """
 
     def __init__(
@@ -56,15 +59,16 @@ class Evaluator:
         folder: Path,
         records: RecordFile,
         progress: Progress,
+        every: int = 1,
     ):
         self._base, self._timing, self._folder = base, timing, folder
-        self._records, self._progress = records, progress
+        self._records, self._progress, self._every = records, progress, every
         self._frames: list[Frame] | None = None
         self._prepared: tuple[str, Prepared] | None = None
         data = [file_digest(file) for file in base.files]
         # Whatever else errors and ratios of times depend on.
         self._setup = _digest(
-            [__version__, data, _essence(base.config), timing.model_dump(mode="json")]
+            [__version__, data, every, _essence(base.config), timing.model_dump(mode="json")]
         )
         self.computed = 0
         self.known: dict[str, Candidate] = {}
@@ -111,10 +115,16 @@ class Evaluator:
 
     @property
     def frames(self) -> list[Frame]:
-        """The labelled frames but for those of the test split; read when first asked for."""
+        """The labelled frames, thinned, without the test split; read when first asked for."""
         if self._frames is None:
             frames, _ = load_frames(self._base.folder, self._base.config)
-            self._frames, _ = split_off_tests(frames)
+            frames, _ = split_off_tests(frames)
+            seen: Counter[str] = Counter()
+            self._frames = []
+            for frame in frames:
+                if seen[frame.group] % self._every == 0:
+                    self._frames.append(frame)
+                seen[frame.group] += 1
         return self._frames
 
     def _prepare(self, config: TrainingConfig) -> Prepared:

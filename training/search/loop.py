@@ -84,7 +84,7 @@ def search_from_config(path, output=None, progress: Progress = silent) -> Search
     folder = Path(output) if output else path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     with RecordFile(folder / RECORDS, split_lines) as records:
-        evaluator = Evaluator(base, search.timing, folder, records, progress)
+        evaluator = Evaluator(base, search.timing, folder, records, progress, search.every)
         findings = _search(search, base, evaluator, progress)
     name = base.config.name
     config = folder / f"{name}-knee.toml"

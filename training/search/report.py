@@ -137,9 +137,9 @@ def _lines(f: Findings, name: str) -> list[str]:
         f"# Search for the settings of {name}",
         "",
         f"{len(f.candidates)} candidates, {len(failed)} of them failed. Error: mean over families "
-        "of errors on frames that the fit knew no frame of the same family of, divided by those "
-        f"of the base. Score: the error and a price for time. Number {f.number(f.knee)}, the "
-        f"knee, {knee}.",
+        f"of errors on {f.base.rows[-1].frames} frames that the fit knew no frame of the same "
+        "family of, divided by those of the base. Score: the error and a price for time. Number "
+        f"{f.number(f.knee)}, the knee, {knee}.",
         "",
         "![search](search.png)",
         "",
