@@ -11,9 +11,9 @@ into the packed file: energies, forces and stress become the mean, ``label`` say
 ``info["mesh_error"]`` is half the difference of the energies, eV/atom. Frames of large cells
 (shifted from the start), of pairs and of the isolated molecule stay as they are.
 
-The relaxations have meshes of 0.06 1/Å, cells of any size: ``--kspacing 0.06``. Run the script
-again after a kill and it goes on with what is missing; what is in the packed file already is never
-asked for again.
+The relaxations have meshes of 0.06 1/Å, cells of any size: ``--kspacing 0.06``, after every run of
+generate_relaxations.py, which writes labels on one mesh. Run the script again after a kill and it
+goes on with what is missing; what is in the packed file already is never asked for again.
 
 Example
 -------
@@ -39,8 +39,8 @@ from ase_hmlp.training.label_calculators import (
     mesh_error,
 )
 
-#: The densest frame that has its mesh completed unless told otherwise, Å³/atom: at 3.5, 30 GPa, a
-#: single mesh is wrong by less than 0.5 meV/atom.
+#: The thinnest frame that has its mesh completed unless told otherwise, Å³/atom: at 3.2 a single
+#: mesh is wrong by 0.3 meV/atom.
 BELOW = 3.5
 
 #: Families in which molecules are alone in a box.
