@@ -119,10 +119,10 @@ def test_fit_learns_a_potential_of_its_own_form(fitted, frames):
     spread = np.abs(labels - labels.mean()).mean()
     rows = {stage: error_table(predict(p, unseen))[-1] for stage, p in fitted.stages_.items()}
     # Each level must earn its place, and what is left be a small part of the forces.
-    assert rows["pair"].force_mae < 0.7 * rows["bond"].force_mae
+    assert rows["pair"].force_mae < 0.65 * rows["bond"].force_mae
     assert rows["orientation"].force_mae < 0.85 * rows["pair"].force_mae
-    assert rows["environment"].energy_mae < 0.7 * rows["orientation"].energy_mae
-    assert rows["all"].force_mae < 0.6 * rows["environment"].force_mae
+    assert rows["environment"].energy_mae < 0.62 * rows["orientation"].energy_mae
+    assert rows["all"].force_mae < 0.56 * rows["environment"].force_mae
     assert rows["all"].force_mae < 0.03 * 1e3 * spread
     assert rows["all"].energy_mae < 1.0
     assert rows["all"].pressure_mae < 0.4

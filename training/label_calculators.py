@@ -107,9 +107,9 @@ class EspressoSection(Section):
     shifted_from : cells of at least this many atoms have the mesh shifted by half a division, which
         converges faster where there are few divisions; 0 for never
     both_meshes : label smaller cells with the mean of the mesh and the shifted one. The leading
-        errors of the two are opposite: twice the time, and the accuracy of three times the
-        k-points (see training/data/measure_meshes.py). ``info["mesh_error"]`` is half their
-        difference in energy, eV/atom
+        errors of the two are opposite: twice the time, a tenth of the error in energy and a
+        quarter of that in forces (see training/data/measure_meshes.py). ``info["mesh_error"]`` is
+        half their difference in energy, eV/atom
     vacuum : directions in which the cell holds an empty slab at least this wide (Å) need no
         k-points; a cell with three such directions gets the Gamma point alone, any other never
     kpts : one mesh for every frame in place of the three above, so that the energy of a cell that

@@ -163,9 +163,11 @@ class LammpsProcess:
                 self._process.wait()
         # What we started may be a launcher, gone before those it launched are.
         last = time.monotonic() + PATIENCE
-        while self._signal(0) and time.monotonic() < last:
+        while self._signal(0):
+            if time.monotonic() > last:
+                self._signal(signal.SIGKILL)
+                break
             time.sleep(0.005)
-        self._signal(signal.SIGKILL)
         if self._process.stdout is not None:
             self._process.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)

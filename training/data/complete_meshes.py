@@ -71,7 +71,7 @@ def mesh_of(atoms):
 def on_one_mesh(atoms):
     """Whether a frame was labelled on one mesh of the unit cell, unshifted."""
     label = atoms.info.get("label", "")
-    one = BOTH_MESHES not in label and " shifted" not in label and "k-points gamma" not in label
+    one = " shifted" not in label and "k-points gamma" not in label
     return one and atoms.info["group"] not in ALONE and bool(atoms.pbc.all())
 
 

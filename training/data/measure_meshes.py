@@ -12,16 +12,9 @@ Example
     python measure_meshes.py h2-pbe-dynamics.extxyz.xz
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import numpy as np
 
-from ase_hmlp.training.data.generate_dynamics import CALCULATOR
-from ase_hmlp.training.data.measure_pulay import pressure
-from ase_hmlp.training.frames import iterate_structures
-from ase_hmlp.training.label_calculators import EspressoSection
+from ase_hmlp.training.data.measure_pulay import label, pressure, read_command_line
 
 #: Å³/atom; of each, a frame of every family that has one within 5 %.
 VOLUMES = (1.75, 2.0, 2.35, 3.2)
@@ -44,37 +37,27 @@ def chosen(frames):
     return found
 
 
-def label(atoms, settings, **keys):
-    """Energy per atom (meV), forces (n, 3) in meV/Å and pressure (GPa)."""
-    section = EspressoSection(**settings, **CALCULATOR | {"both_meshes": False} | keys)
-    with tempfile.TemporaryDirectory() as scratch:
-        labels = section.labeller().compute(atoms.copy(), Path(scratch))
+def numbers(atoms, settings, **keys):
+    """Energy (meV/atom) and pressure (GPa), and forces (n, 3) in eV/Å, on one mesh."""
+    labels = label(atoms, settings, both_meshes=False, **keys)
     return np.array([1e3 * labels.energy / len(atoms), pressure(labels.stress)]), labels.forces
 
 
 def main():
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("frames", type=Path, help="labelled with the recipe")
-    parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
-    parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
-    arguments = parser.parse_args()
-    settings = {
-        "command": arguments.command,
-        "pseudo_dir": str(arguments.pseudo_dir.resolve()),
-    }
+    frames, settings = read_command_line(__doc__.split("\n")[0])
     everything = []
     print("          of one mesh        of the shifted    of their mean")
     print("Å³/atom   " + "meV meV/Å  GPa    " * 3)
-    for atoms in chosen(list(iterate_structures(arguments.frames))):
-        fine, fine_forces = label(atoms, settings, kspacing=FINE)
+    for atoms in chosen(frames):
+        fine, fine_forces = numbers(atoms, settings, kspacing=FINE)
         (one, one_forces), (other, other_forces) = (
-            label(atoms, settings, shifted_from=n) for n in (0, 1)
+            numbers(atoms, settings, shifted_from=n) for n in (0, 1)
         )
         mean = ((one + other) / 2, (one_forces + other_forces) / 2)
         row = []
-        for numbers, forces in ((one, one_forces), (other, other_forces), mean):
-            energy, gpa = numbers - fine
+        for values, forces in ((one, one_forces), (other, other_forces), mean):
+            energy, gpa = values - fine
             row += [energy, 1e3 * np.abs(forces - fine_forces).mean(), gpa]
         everything.append(row)
         text = "".join(f"{e:6.2f} {f:5.1f} {p:5.2f}" for e, f, p in np.reshape(row, (3, 3)))

@@ -39,10 +39,9 @@ def nearest(frames, volume):
     return min(small, key=lambda a: abs(np.log(a.get_volume() / len(a) / volume)))
 
 
-def label(atoms, cutoff, settings):
-    """Labels at another cutoff (Ry), that of the density in proportion."""
-    other = {"ecutwfc": cutoff, "ecutrho": RECIPE["ecutrho"] / RECIPE["ecutwfc"] * cutoff}
-    section = EspressoSection(input_data=other, **settings, **CALCULATOR)
+def label(atoms, settings, **keys):
+    """Labels by the recipe but for some keys of `EspressoSection`."""
+    section = EspressoSection(**settings, **CALCULATOR | keys)
     with tempfile.TemporaryDirectory() as scratch:
         return section.labeller().compute(atoms.copy(), Path(scratch))
 
@@ -52,9 +51,14 @@ def pressure(stress):
     return -stress[:3].mean() / units.GPa
 
 
-def main():
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def at_cutoff(cutoff):
+    """Variables of pw.x for a cutoff (Ry), that of the density in proportion."""
+    return {"ecutwfc": cutoff, "ecutrho": RECIPE["ecutrho"] / RECIPE["ecutwfc"] * cutoff}
+
+
+def read_command_line(description):
+    """Labelled frames, and settings of `EspressoSection`, that a command line gives."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("frames", type=Path, help="labelled with the recipe")
     parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
     parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
@@ -63,11 +67,19 @@ def main():
         "command": arguments.command,
         "pseudo_dir": str(arguments.pseudo_dir.resolve()),
     }
-    frames, found = list(iterate_structures(arguments.frames)), []
+    return list(iterate_structures(arguments.frames)), settings
+
+
+def main():
+    """Run the command line."""
+    frames, settings = read_command_line(__doc__.split("\n")[0])
+    found = []
     print(f"Å³/atom   meV/atom   GPa   GPa gained at {HIGH:g} Ry")
     for volume in VOLUMES:
         atoms = nearest(frames, volume)
-        below, above, high = (label(atoms, cutoff, settings) for cutoff in (BELOW, ABOVE, HIGH))
+        below, above, high = (
+            label(atoms, settings, input_data=at_cutoff(cutoff)) for cutoff in (BELOW, ABOVE, HIGH)
+        )
         slope = (above.energy - below.energy) / np.log(ABOVE / BELOW) / len(atoms)
         lacking = -2.0 / 3.0 * slope
         volume = atoms.get_volume() / len(atoms)
