@@ -24,7 +24,11 @@ extensions = [
         [f"ase_hmlp/_core/{name}.pyx"],
         language="c++",
         include_dirs=["ase_hmlp/_core"],
-        depends=["ase_hmlp/_core/hmlp_kernel.h", "ase_hmlp/_core/hmlp_passes.h"],
+        depends=[
+            "ase_hmlp/_core/hmlp_kernel.h",
+            "ase_hmlp/_core/hmlp_passes.h",
+            "ase_hmlp/_core/hmlp_overlap.h",
+        ],
         extra_compile_args=COMPILE,
         extra_link_args=OPENMP,
     )

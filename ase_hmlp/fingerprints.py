@@ -7,13 +7,21 @@ Wiebe and Ackland (2020).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from ase_hmlp._core.levels import evaluate_radial
 
 #: Codes of the radial families in the kernel header.
-RADIAL_KINDS = {"gaussian": 0, "damped_sine": 1, "quadrupole": 2, "born_mayer": 3, "shell": 4}
+RADIAL_KINDS = {
+    "gaussian": 0,
+    "damped_sine": 1,
+    "quadrupole": 2,
+    "born_mayer": 3,
+    "shell": 4,
+    "slater": 5,
+}
 
 #: Orientational invariants of two linear molecules, in the kernel's order.
 ANGULAR_NAMES = ("S000", "S202", "S022", "S220", "S222", "S224", "S404", "S044")
@@ -47,9 +55,9 @@ class RadialFunction:
 
     Parameters
     ----------
-    kind : {"gaussian", "damped_sine", "quadrupole", "born_mayer", "shell"}
+    kind : {"gaussian", "damped_sine", "quadrupole", "born_mayer", "shell", "slater"}
         ``exp(-(r/a)^2)`` (equation 3), ``sin(a r) exp(-r/b)`` (equation 4), ``r^-5`` (equation 6),
-        ``exp(-r/a)``, ``exp(-((r-a)/b)^2)``.
+        ``exp(-r/a)``, ``exp(-((r-a)/b)^2)``, ``exp(-a r) (1 + a r + (a r)^2 / 3)``.
     a, b : float
         Parameters, Å or 1/Å.
     """
@@ -125,6 +133,73 @@ class RadialBasis:
         return cls(**{**data, "functions": tuple(RadialFunction(**f) for f in data["functions"])})
 
 
+@dataclass(frozen=True)
+class OverlapBasis:
+    """How the orbitals of molecules overlap; see ``_core/hmlp_overlap.h``.
+
+    The exact inverse of the overlap matrix of a molecule and its neighbours is what antisymmetry
+    asks of the electrons of closed-shell molecules (Löwdin, J. Chem. Phys. 18, 365, 1950): energies
+    of fixed orbitals are traces with it, to all orders of the overlap.
+
+    Parameters
+    ----------
+    exponent : float, 1/Å
+        Of the 1s orbitals whose overlap the matrix is made of.
+    widths : three floats, Å
+        Of the Gaussians that orbitals of a molecule overlap with the others' bonding ones by.
+    reach, inner : float, Å
+        Molecules count as neighbours up to a separation of `reach`, in full up to `inner`.
+    ridge : float
+        Added to the diagonal of the matrix, relative.
+    freeze : (float, float), Å
+        As `RadialBasis`'s inner and outer, between molecules.
+    """
+
+    exponent: float
+    widths: tuple[float, float, float]
+    reach: float
+    inner: float
+    ridge: float = 0.03
+    freeze: tuple[float, float] = (0.0, 0.0)
+
+    def evaluate(self, r, within: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Values and slopes (n, 4) of three Gaussians and the overlap at distances r (n) in Å.
+
+        Parameters
+        ----------
+        r : (n,) array
+        within : bool
+            Between the atoms of one molecule: distances are never frozen.
+        """
+        functions = (*gaussians(self.widths), RadialFunction("slater", self.exponent))
+        return RadialBasis(functions, NEVER, *((0.0, 0.0) if within else self.freeze)).evaluate(
+            r, cut=False
+        )
+
+    def to_dict(self) -> dict:
+        """Plain numbers, for the model file."""
+        return {k: list(v) if isinstance(v, tuple) else float(v) for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> OverlapBasis:
+        """Inverse of `to_dict`."""
+        tuples: dict[str, Any] = {k: tuple(data[k]) for k in ("widths", "freeze")}
+        return cls(**(data | tuples))
+
+
+def overlap_names() -> list[str]:
+    """Names of the forms of overlaps, in the kernel's order."""
+    orbitals = {"even": ("1", "g1", "g2", "g3"), "odd": ("g1", "g2", "g3")}
+    orbitals |= {"polar": orbitals["odd"], "along": orbitals["odd"]}
+    return [
+        f"overlap{power} {kind} {a},{b}"
+        for power in ("", "2")
+        for kind, names in orbitals.items()
+        for n, a in enumerate(names)
+        for b in names[n:]
+    ]
+
+
 def pair_names(basis: RadialBasis) -> list[str]:
     """Names of the pair fingerprints: the stretch term slowest."""
     return [f"{name}{'*' if term else ''}{term}" for term in STRETCH_NAMES for name in basis.names]
@@ -155,6 +230,7 @@ def environment_names(basis: RadialBasis) -> list[str]:
         *(f"{s} {aligned}" for s in ALIGNED_NAMES),
         *narrow,
         *(f"stretched {a}" for a in densities),
+        *overlap_names(),
         *(f"vector {a},{b}" for n, a in enumerate(vectors) for b in vectors[n:]),
         *(f"tensor {a},{b}" for n, a in enumerate(tensors) for b in tensors[n:]),
         *(f"{family} {a},{b}" for family in ("vector-axis", "tensor-axis") for a, b in products),

@@ -17,6 +17,7 @@ from ase_hmlp.fingerprints import (
     N_SHELLS,
     ORIENTATION_NAMES,
     STRETCH_NAMES,
+    OverlapBasis,
     RadialBasis,
     environment_names,
     orientation_names,
@@ -26,7 +27,7 @@ from ase_hmlp.fingerprints import (
 BOND_FORMS = {"polynomial": 0, "morse": 1}
 
 #: Node distances of the kernel's tables, Å; tests hold them to forces within 1e-6.
-ATOM_SPACING, CENTRE_SPACING = 0.004, 0.008
+ATOM_SPACING, CENTRE_SPACING, ORBITAL_SPACING = 0.004, 0.008, 0.008
 
 #: Atoms of molecules whose centres are within the cutoff are at most this much farther apart (Å):
 #: half the sum of two bonds longer than any model accepts.
@@ -279,10 +280,13 @@ class EnvironmentLevel:
         header.
     regressor : KernelRegressor
         On the fingerprints of `environment_names` and the bond length as `Stretch` says.
+    overlap : OverlapBasis or None
+        How the orbitals of molecules overlap; without it those fingerprints are zero.
     """
 
     basis: RadialBasis
     regressor: KernelRegressor = field(repr=False)
+    overlap: OverlapBasis | None = None
 
     def __post_init__(self):
         wanted = N_DENSITIES + 1 + N_SHELLS
@@ -296,13 +300,19 @@ class EnvironmentLevel:
 
     def to_dict(self) -> dict:
         """Plain arrays, numbers and strings, for the model file."""
-        return {"basis": self.basis.to_dict(), "regressor": self.regressor.to_dict()}
+        return {
+            "basis": self.basis.to_dict(),
+            "overlap": self.overlap.to_dict() if self.overlap else None,
+            "regressor": self.regressor.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, data: dict) -> EnvironmentLevel:
         """Inverse of `to_dict`."""
         return cls(
-            RadialBasis.from_dict(data["basis"]), KernelRegressor.from_dict(data["regressor"])
+            RadialBasis.from_dict(data["basis"]),
+            KernelRegressor.from_dict(data["regressor"]),
+            OverlapBasis.from_dict(data["overlap"]) if data["overlap"] else None,
         )
 
 
@@ -311,6 +321,7 @@ def interaction(
     pair: PairLevel | None = None,
     orientation: OrientationLevel | None = None,
     environment: RadialBasis | None = None,
+    overlap: OverlapBasis | None = None,
 ) -> Interaction:
     """The kernel's tables of what two molecules do to each other.
 
@@ -320,10 +331,28 @@ def interaction(
     pair, orientation : level or None
     environment : RadialBasis or None
         Of the environment level.
+    overlap : OverlapBasis or None
+        Of the environment level, too.
     """
     bases = [x.basis for x in (pair, orientation) if x is not None]
     bases += [environment] if environment is not None else []
     cutoff = max((basis.cutoff for basis in bases), default=1.0)
+    clusters = None
+    if overlap is not None:
+        cutoff = max(cutoff, overlap.reach)
+        r = ORBITAL_SPACING * np.arange(
+            int(np.ceil((overlap.reach + LONGEST) / ORBITAL_SPACING)) + 1
+        )
+        clusters = (
+            np.array(overlap.evaluate(r, within=False)),
+            np.array(overlap.evaluate(r, within=True)),
+            ORBITAL_SPACING,
+            overlap.exponent,
+            *overlap.freeze,
+            overlap.reach,
+            overlap.inner,
+            overlap.ridge,
+        )
     r = ATOM_SPACING * np.arange(int(np.ceil((cutoff + LONGEST) / ATOM_SPACING)) + 1)
     atoms = np.zeros((2, len(r), len(STRETCH_NAMES)))
     separation = CENTRE_SPACING * np.arange(int(np.ceil(cutoff / CENTRE_SPACING - 1e-9)) + 1)
@@ -345,5 +374,10 @@ def interaction(
         centres[:, :, first_shell:] = values[:, :, N_DENSITIES + 1 :]
     reach = environment.cutoff if environment is not None else 0.0
     return Interaction(
-        (*atoms, ATOM_SPACING), (*centres, CENTRE_SPACING), cutoff, reach, astuple(stretch)
+        (*atoms, ATOM_SPACING),
+        (*centres, CENTRE_SPACING),
+        cutoff,
+        reach,
+        astuple(stretch),
+        clusters,
     )

@@ -2,7 +2,7 @@
 
 A model file is one zlib-compressed joblib dump of a plain dict::
 
-    {"format": "ase_hmlp model", "schema": 3, "package_version": str, "name": str,
+    {"format": "ase_hmlp model", "schema": 4, "package_version": str, "name": str,
      "units": {"energy": "eV", "length": "angstrom", "pressure": "GPa"},
      "potential": Potential.to_dict(), "domain": {...}, "training": {...}, "errors": {...}}
 
@@ -46,7 +46,7 @@ from ase_hmlp.potential import Potential
 FORMAT = "ase_hmlp model"
 
 #: Version of the file's layout; raised whenever an older reader would misunderstand a new file.
-SCHEMA = 3
+SCHEMA = 4
 
 UNITS = {"energy": "eV", "length": "angstrom", "pressure": "GPa"}
 
@@ -545,7 +545,7 @@ def _check_potential(data: dict) -> None:
     for name, arrays in (
         ("pair", "basis coefficients"),
         ("orientation", "basis coefficients"),
-        ("environment", "basis regressor"),
+        ("environment", "basis overlap regressor"),
     ):
         level = data[name]
         if level is None:
@@ -558,6 +558,9 @@ def _check_potential(data: dict) -> None:
         if name == "environment":
             wanted = N_DENSITIES + 1 + N_SHELLS
             _require(n == wanted, f"{name} basis has {n} functions, not {wanted}")
+            if level["overlap"] is not None:
+                _require(isinstance(level["overlap"], dict), f"{name} overlap is no dict")
+                _check_overlap(level["overlap"], f"{name} overlap")
             _require(isinstance(level["regressor"], dict), f"{name} has no regressor")
             _check_regressor(level["regressor"], f"{name} regressor")
             made, taken = N_FINGERPRINTS, level["regressor"]["transform"].shape[1]
@@ -587,10 +590,32 @@ def _check_basis(data: dict, where: str) -> None:
             isinstance(kind, str) and kind in RADIAL_KINDS,
             f"{where}: unknown kind {kind!r:.40}",
         )
-        decay = {"gaussian": "a", "born_mayer": "a", "damped_sine": "b", "shell": "b"}.get(kind)
+        decays = {"gaussian": "a", "born_mayer": "a", "slater": "a", "damped_sine": "b"}
+        decay = (decays | {"shell": "b"}).get(kind)
         for key in ("a", "b"):
             value = _number(function[key], f"{where} {kind} {key}")
             _require(key != decay or value > 0, f"{where}: {kind} has {key} = {value}, not above 0")
+
+
+def _check_overlap(data: dict, where: str) -> None:
+    _keys(data, "exponent widths reach inner ridge freeze", where)
+    for key, length in (("widths", 3), ("freeze", 2)):
+        value = data[key]
+        _require(
+            isinstance(value, list) and len(value) == length, f"{where}: {key} are not {length}"
+        )
+        for number in value:
+            _number(number, f"{where} {key}")
+    for key in ("exponent", "reach", "inner", "ridge"):
+        _number(data[key], f"{where} {key}")
+    _require(data["exponent"] > 0, f"{where}: the exponent is not above 0")
+    _require(min(data["widths"]) > 0, f"{where}: a width is not above 0")
+    _require(data["ridge"] >= 0, f"{where}: the ridge is below 0")
+    _require(
+        0 <= data["inner"] < data["reach"] <= 20, f"{where}: inner and reach do not ascend to 20 Å"
+    )
+    low, high = data["freeze"]
+    _require(0 <= low <= high < data["reach"], f"{where}: what freezes is not within reach")
 
 
 def _check_regressor(data: dict, where: str) -> None:

@@ -76,7 +76,8 @@ class Potential:
     def interaction(self) -> Interaction:
         """The kernel's tables of this potential."""
         environment = self.environment.basis if self.environment else None
-        return interaction(self.stretch, self.pair, self.orientation, environment)
+        overlap = self.environment.overlap if self.environment else None
+        return interaction(self.stretch, self.pair, self.orientation, environment, overlap)
 
     @property
     def cutoff(self) -> float:

@@ -83,6 +83,8 @@ def radial(function, basis, r, cut=True):
         value = np.exp(-np.asarray(r) / function.a)
     elif function.kind == "shell":
         value = np.exp(-(((s - function.a) / function.b) ** 2))
+    elif function.kind == "slater":
+        value = np.exp(-function.a * s) * Polynomial([1, 1, 1 / 3])(function.a * s)
     else:
         raise ValueError(function.kind)
     return value * cutoff_function(r, basis.cutoff) if cut else value
@@ -200,12 +202,100 @@ def orientation_fingerprints(basis, structure):
     return w
 
 
-def environment_fingerprints(basis, held, structure):
-    """Fingerprints of each molecule's surroundings (m, 209), and how many neighbours."""
+def overlap_functions(overlap, r, within):
+    """Three Gaussians and the overlap of two 1s orbitals at distances r: (..., 4)."""
+    s = r if within else frozen(r, *overlap.freeze)
+    gaussians = [np.exp(-((s / width) ** 2)) for width in overlap.widths]
+    x = overlap.exponent * s
+    return np.stack([*gaussians, np.exp(-x) * (1 + x + x**2 / 3)], axis=-1)
+
+
+def cluster(overlap, held, structure, m, alone=False):
+    """Overlap matrix (n, n) of molecule m and its neighbours, itself first, and vectors (n, 16).
+
+    Vectors are how orbitals of m overlap with all bonding ones: 1 at m itself, three of its
+    bonding orbital, three of its antibonding one, and the components of three p orbitals.  Bonds
+    are as long as the stretch says.
+    """
+    s = structure
+    centres, axes, lengths = molecules_of(s)
+    lengths = held.r0 + held_stretch(held, lengths)
+    members = [(m, np.zeros(3))]
+    if not alone:
+        found = neighbours(centres, s.cell, s.pbc, overlap.reach)
+        members += [(j, d) for i, j, _, d in found if i == m]
+    weights, ends = [], []
+    for j, d in members:
+        x = max(0.0, (d @ d - overlap.inner**2) / (overlap.reach**2 - overlap.inner**2))
+        weights.append((1 - x**3) ** 3)
+        half = lengths[j] * axes[j] / 2
+        ends.append([d - half, d + half])
+    matrix, vectors = [], []
+    for a, atoms in enumerate(ends):
+        row = []
+        for c, others in enumerate(ends):
+            total = sum(
+                overlap_functions(overlap, np.linalg.norm(p - q), within=a == c)[3]
+                for p in atoms
+                for q in others
+            )
+            row.append(total * (1 + overlap.ridge if a == c else weights[a] * weights[c]))
+        even, odd, polar = np.zeros(3), np.zeros(3), np.zeros((3, 3))
+        for p in atoms:
+            for q, sign in zip(ends[0], (-1, 1), strict=True):
+                d = q - p
+                r = np.linalg.norm(d)
+                g = overlap_functions(overlap, r, within=a == 0)[:3]
+                even += g
+                odd += sign * g
+                polar += np.outer(g, d / r) if r > 0 else 0.0
+        matrix.append(row)
+        vectors.append([a == 0, *(weights[a] * np.hstack([even, odd, polar.ravel()]))])
+    return np.array(matrix), np.array(vectors)
+
+
+def quadratic_forms(products, u):
+    """The 28 forms of a molecule along u from the products (16, 16) of its vectors."""
+    three, four = np.triu_indices(3), np.triu_indices(4)
+    polar = products[7:, 7:].reshape(3, 3, 3, 3)
+    return np.hstack(
+        [
+            products[:4, :4][four],
+            products[4:7, 4:7][three],
+            np.einsum("kxlx->kl", polar)[three],
+            np.einsum("kxly,x,y->kl", polar, u, u)[three],
+        ]
+    )
+
+
+def overlap_forms(overlap, held, structure):
+    """Forms (m, 56) of every molecule among its neighbours, less those it has alone.
+
+    With the inverse of the overlap matrix, and with its square.
+    """
+    out = []
+    for m, u in enumerate(molecules_of(structure)[1]):
+        found = []
+        for alone in (False, True):
+            matrix, vectors = cluster(overlap, held, structure, m, alone)
+            inverse = np.linalg.inv(matrix)
+            found.append(
+                [
+                    quadratic_forms(vectors.T @ power @ vectors, u)
+                    for power in (inverse, inverse @ inverse)
+                ]
+            )
+        out.append(np.ravel(found[0]) - np.ravel(found[1]))
+    return np.array(out)
+
+
+def environment_fingerprints(basis, held, structure, overlap=None):
+    """Fingerprints of each molecule's surroundings (m, 265), and how many neighbours."""
     s = structure
     centres, axes, lengths = molecules_of(s)
     stretch = held_stretch(held, lengths)
     out, count = [], np.zeros(len(axes), dtype=int)
+    forms = np.zeros((len(axes), 56)) if overlap is None else overlap_forms(overlap, held, s)
     found = neighbours(centres, s.cell, s.pbc, basis.cutoff)
     for a, u in enumerate(axes):
         density, vector = np.zeros(4), np.zeros((3, 4, 3))
@@ -239,6 +329,7 @@ def environment_fingerprints(basis, held, structure):
                 *aligned,
                 *shells,
                 *stretched,
+                *forms[a],
                 *(vectors @ vectors.T)[all_kinds],
                 *np.einsum("nxy,oxy->no", tensors, tensors)[all_kinds],
                 *np.outer(along, along)[upper],
@@ -287,9 +378,10 @@ def energies(potential, structure):
         w = orientation_fingerprints(potential.orientation.basis, s)
         of_molecule += np.einsum("mck,ck->m", w, potential.orientation.coefficients)
     if potential.environment is not None:
-        x, _ = environment_fingerprints(potential.environment.basis, potential.stretch, s)
-        g = potential.environment.regressor
-        seen = potential.stretch.r0 + held_stretch(potential.stretch, lengths)
+        level, held = potential.environment, potential.stretch
+        x, _ = environment_fingerprints(level.basis, held, s, level.overlap)
+        g = level.regressor
+        seen = potential.stretch.r0 + held_stretch(held, lengths)
         of_molecule += [regressor_energy(g, x[m], seen[m]) for m in range(len(lengths))]
     out = np.empty(len(s))
     out[s.molecules] = 0.5 * of_molecule[:, None]

@@ -57,6 +57,7 @@ CONFIG = {
         "representatives": 10,
         "length_scale": 2.0,
         "stretch_width": 0.3,
+        "overlap": {"exponent": 2.0, "widths": [0.8, 1.2, 1.8], "reach": 3.4, "inner": 2.6},
     },
     "fit": {"learning_curve": 1},
 }
@@ -140,7 +141,7 @@ def test_errors_of_the_bond_alone_are_those_of_the_stage_of_training(done):
     """Leave-one-family-out as `hmlp train` does it."""
     path, result = done
     trained = train_from_config(path, path.parent / "trained")
-    for stage, name in (("bond", "bond alone"), ("all", result.ablation.rows[7].name)):
+    for stage, name in (("bond", "bond alone"), ("all", "all levels, as configured")):
         expected = trained.model.errors["levels"][stage][-1]
         for kind in ("energy_mae", "force_mae", "pressure_mae"):
             assert error(result, name, kind) == pytest.approx(expected[kind], rel=1e-6)
@@ -151,7 +152,7 @@ def test_a_finished_ablation_computes_nothing(done, monkeypatch):
     monkeypatch.setattr(evaluate, "load_frames", None)
     before = [p.read_bytes() for p in result.paths]
     again = ablate(path, command="hmlp ablate toy.toml", timing=TIMING)
-    assert again.computed == 0 and result.computed == len(result.ablation.rows) == 11
+    assert again.computed == 0 and result.computed == len(result.ablation.rows) == 13
     assert [p.read_bytes() for p in again.paths] == before
 
 
@@ -171,7 +172,7 @@ def test_a_killed_ablation_goes_on(done, atoms, tmp_path, monkeypatch):
             ablate(path, timing=TIMING)
     kept = (tmp_path / "toy-ablation" / "variants.jsonl").read_text().splitlines()
     result = ablate(path, timing=TIMING)
-    assert len(kept) == 3 and result.computed == 8
+    assert len(kept) == 3 and result.computed == 10
     for mine, whole in zip(result.ablation.rows, done[1].ablation.rows, strict=True):
         assert mine.found.rows == whole.found.rows
 
@@ -185,7 +186,7 @@ def test_a_fit_that_fails_is_a_row_that_says_so(atoms, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "prepare_by_family", fails)
     result = ablate(folder_with(tmp_path, atoms[:12]), timing=TIMING)
     report = result.paths[0].read_text()
-    assert "(failed: No good.)" in report and report.count(" failed ") == 10
+    assert "(failed: No good.)" in report and report.count(" failed ") == 20
     rows = list(csv.DictReader(io.StringIO(result.paths[1].read_text())))
     assert {row["energy_mae_meV_per_atom"] for row in rows if row["number"] == "4"} == {""}
 
@@ -222,6 +223,9 @@ def test_linear_has_no_representatives(fitted):
     assert np.count_nonzero(regressor.linear) == len(regressor.linear)
 
 
+NO_OVERLAPS = "density", "axial", "S", "shell", "stretched", "vector", "tensor"
+
+
 def families(names, chosen):
     return [name.startswith(chosen) for name in names]
 
@@ -231,7 +235,8 @@ def families(names, chosen):
     [
         ("pair; kernel on radial", ("shell",), ("density", "shell")),
         ("pair, orientation; kernel on radial", ("shell",), ("density", "shell")),
-        ("all levels; kernel on radial", ("shell",), ("",)),
+        ("all levels; kernel on radial", ("shell",), NO_OVERLAPS),
+        ("all levels without overlaps", ("shell", "axial ", "S", "stretched"), NO_OVERLAPS),
         ("all levels, as configured", ("shell", "axial ", "S", "stretched"), ("",)),
         ("published, kernel", ("shell", "S224"), ("density", "shell", "S224")),
     ],
@@ -341,7 +346,7 @@ def test_report_has_every_row_and_where_it_comes_from(done):
     assert text.count("SHA-256") == 2
     assert max(map(len, text.splitlines())) <= 150
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
-    assert len(rows) == 11 * (3 + 4)
+    assert len(rows) == 13 * (3 + 4)
     assert float(rows[0]["force_mae_meV_per_A"]) == pytest.approx(
         error(result, "bond alone"), rel=1e-5
     )
@@ -355,7 +360,7 @@ def test_command(done, monkeypatch):
     monkeypatch.setattr("ase_hmlp.training.ablation.run.TimingSection", lambda: TIMING)
     ran = CliRunner().invoke(main, ["ablate", str(path)])
     assert ran.exit_code == 0, ran.output
-    assert "0 variants computed, 11 before." in ran.output
+    assert "0 variants computed, 13 before." in ran.output
     for row in done[1].ablation.rows:
         assert row.name in ran.output
     assert max(map(len, ran.stdout.split("Written: ")[0].splitlines())) <= 80

@@ -1,5 +1,6 @@
 """Radial and orientation functions, their tables, and fingerprints, against the oracle."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,14 +8,19 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from numpy.polynomial.chebyshev import Chebyshev
-from strategies import Structure, structures
+from strategies import Structure, rotations, structures
 from toy_models import (
     ENVIRONMENT_BASIS,
     ORIENTATION_BASIS,
+    OVERLAP_BASIS,
     PAIR_BASIS,
+    dimer,
+    from_molecules,
     hcp,
+    molecule,
     random_axes,
     toy_potential,
+    toy_structures,
 )
 
 from ase_hmlp._core.levels import (
@@ -32,6 +38,7 @@ from ase_hmlp.fingerprints import (
     QUADRUPOLE_ANGULAR,
     RADIAL_KINDS,
     STRETCH_NAMES,
+    OverlapBasis,
     RadialBasis,
     RadialFunction,
     born_mayer,
@@ -39,6 +46,7 @@ from ase_hmlp.fingerprints import (
     environment_names,
     gaussians,
     orientation_names,
+    overlap_names,
     pair_names,
     quadrupole,
     shells,
@@ -47,6 +55,7 @@ from ase_hmlp.levels import (
     ATOM_SPACING,
     CENTRE_SPACING,
     LONGEST,
+    ORBITAL_SPACING,
     OrientationLevel,
     PairLevel,
     interaction,
@@ -67,8 +76,10 @@ FUNCTIONS = [
     *quadrupole(),
     *born_mayer(0.3),
     *shells([1.1, 2.4], 0.35),
+    RadialFunction("slater", 2.1),
 ]
 POTENTIAL = toy_potential()
+FORMS = slice(33, 89)
 
 
 def direct(function, basis, r, cut=True):
@@ -534,8 +545,44 @@ def test_orientation_fingerprints_match_oracle(structure):
     assert (np.abs(found - expected) <= bound + 1e-12).all()
 
 
-def environment_tolerance(count):
-    """Largest error (m, 209) of fingerprints of molecules with so many neighbours."""
+def overlap_bound(inner, outer, start):
+    """How far tables of g1, g2, g3 and s may be off beyond `start`."""
+    functions = (*gaussians(OVERLAP_BASIS.widths), RadialFunction("slater", OVERLAP_BASIS.exponent))
+    basis = RadialBasis(functions, OVERLAP_BASIS.reach, inner, outer)
+    return interpolation_bounds(basis, ORBITAL_SPACING, False, start)[0]
+
+
+#: Between molecules and within one, whose bonds are longer.
+OVERLAP_BOUND = np.maximum(overlap_bound(*OVERLAP_BASIS.freeze, 0.3), overlap_bound(0.0, 0.0, 0.5))
+
+
+def form_tolerance(structure):
+    """Largest error (m, 56) of forms v . S^-1 . v' and v . S^-2 . v', to first order.
+
+    Each entry of S and v is a sum over four distances; weights are at most 1.
+    """
+    *of_orbitals, of_overlap = 4.0 * OVERLAP_BOUND + 1e-14
+    of_vectors = np.array([0.0, *of_orbitals, *of_orbitals, *np.repeat(of_orbitals, 3)])
+    out = []
+    for m, u in enumerate(oracle.molecules_of(structure)[1]):
+        matrix, vectors = oracle.cluster(OVERLAP_BASIS, POTENTIAL.stretch, structure, m)
+        inverse = np.linalg.inv(matrix)
+        y = np.abs(inverse @ vectors)
+        total = y.sum(axis=0)
+        once = np.outer(total, of_vectors + 0.5 * of_overlap * total)
+        # What solves S y = v is off by S^-1 times what S y and v are.
+        twice = y.T @ np.outer(np.abs(inverse).sum(axis=1), of_vectors + of_overlap * total)
+        # Once more for what the molecule has alone.
+        out.append(
+            np.hstack(
+                [2.0 * oracle.quadratic_forms(off + off.T, np.abs(u)) for off in (once, twice)]
+            )
+        )
+    return np.array(out)
+
+
+def environment_tolerance(count, structure):
+    """Largest error (m, 265) of fingerprints of molecules with so many neighbours."""
     n = count[:, None].astype(float)
     densities, aligned, of_shells = np.split(ENVIRONMENT_BOUND, [4, 5])
     # Functions of at most 1: vectors and tensors of at most n; a product of two of them is off by
@@ -552,6 +599,7 @@ def environment_tolerance(count):
             np.tile(8 * n * aligned, 5),
             n * of_shells,
             0.3 * n * densities,
+            form_tolerance(structure),
             contractions,
             products,
         ]
@@ -563,10 +611,10 @@ def environment_tolerance(count):
 def test_environment_fingerprints_match_oracle(structure):
     found = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
     expected, count = oracle.environment_fingerprints(
-        ENVIRONMENT_BASIS, POTENTIAL.stretch, structure
+        ENVIRONMENT_BASIS, POTENTIAL.stretch, structure, OVERLAP_BASIS
     )
-    assert found.shape == expected.shape == (len(structure) // 2, 209)
-    assert (np.abs(found - expected) <= environment_tolerance(count) + 1e-11).all()
+    assert found.shape == expected.shape == (len(structure) // 2, 265)
+    assert (np.abs(found - expected) <= environment_tolerance(count, structure) + 1e-11).all()
     assert (found[count == 0] == 0).all()
 
 
@@ -578,17 +626,196 @@ def test_environment_fingerprints_of_a_crystal_all_differ_from_zero():
     )
     v = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
     expected, count = oracle.environment_fingerprints(
-        ENVIRONMENT_BASIS, POTENTIAL.stretch, structure
+        ENVIRONMENT_BASIS, POTENTIAL.stretch, structure, OVERLAP_BASIS
     )
-    assert (np.abs(v - expected) <= environment_tolerance(count) + 1e-11).all()
+    assert (np.abs(v - expected) <= environment_tolerance(count, structure) + 1e-11).all()
     assert (np.abs(v).max(axis=0) > 1e-4).all()
-    assert np.abs(np.corrcoef(v.T) - np.eye(209)).max() < 1 - 1e-9
+    assert np.abs(np.corrcoef(v.T) - np.eye(265)).max() < 1 - 1e-9
+
+
+# ---------------------------------------------------------------- overlap forms
+
+
+def forms_of(structure, threads=1, overlap=OVERLAP_BASIS):
+    """The kernel's forms (m, 56)."""
+    potential = POTENTIAL if overlap is OVERLAP_BASIS else toy_potential(overlap=overlap)
+    return potential.fingerprints(structure.geometry(potential, threads))[:, FORMS]
+
+
+def smaller_than_the_reach():
+    """Two molecules in a cell 1.7 to 2.8 Å wide: clusters of several images of both."""
+    atoms = hcp(2.6, (1, 1, 1), seed=7, bond_spread=0.05)
+    assert atoms.cell.lengths().min() < OVERLAP_BASIS.inner
+    return atoms
+
+
+CLUSTERS = toy_structures() | {
+    "dense": hcp(1.7, (2, 1, 1), seed=2, bond_spread=0.02),
+    "tiny": smaller_than_the_reach(),
+    "contact": dimer(1.35, seed=4),
+}
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_forms_match_oracle(name):
+    structure = Structure.of(CLUSTERS[name])
+    found = forms_of(structure)
+    expected = oracle.overlap_forms(OVERLAP_BASIS, POTENTIAL.stretch, structure)
+    allowed = form_tolerance(structure)
+    assert (np.abs(found - expected) <= allowed).all()
+    if name != "molecule":
+        # The bounds mean something: next to the forms they are small.
+        assert allowed.max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exponent": 1.3},
+        {"widths": (0.5, 1.5, 2.5)},
+        {"reach": 5.5, "inner": 0.0},
+        {"reach": 2.5},
+        {"ridge": 0.5},
+        {"freeze": (1.5, 2.2)},
+        {"freeze": (0.0, 0.0)},
+    ],
+    ids=str,
+)
+def test_forms_of_other_bases_match_oracle(change):
+    """Every number of the basis is where it belongs, whichever level reaches farthest."""
+    overlap = replace(OVERLAP_BASIS, **change)
+    structure = Structure.of(CLUSTERS["dense"])
+    found = forms_of(structure, overlap=overlap)
+    expected = oracle.overlap_forms(overlap, POTENTIAL.stretch, structure)
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
+    assert np.abs(found - forms_of(structure)).max() > 1e-3
+
+
+def test_without_a_basis_there_are_no_forms():
+    structure = Structure.of(hcp(2.6, (2, 1, 1), seed=5))
+    bare = toy_potential(overlap=None)
+    v = bare.fingerprints(structure.geometry(bare))
+    assert (v[:, FORMS] == 0).all()
+    others = np.delete(np.arange(v.shape[1]), FORMS)
+    expected = POTENTIAL.fingerprints(structure.geometry(POTENTIAL))
+    np.testing.assert_array_equal(v[:, others], expected[:, others])
+    expected, _ = oracle.environment_fingerprints(ENVIRONMENT_BASIS, bare.stretch, structure)
+    assert (expected[:, FORMS] == 0).all()
+
+
+@pytest.mark.parametrize("length", [0.65, 0.74, 0.9])
+def test_forms_vanish_for_a_molecule_out_of_reach(length):
+    assert (forms_of(Structure.of(molecule(length))) == 0.0).all()
+    apart = Structure.of(dimer(OVERLAP_BASIS.reach + 1e-6, seed=3))
+    assert (forms_of(apart) == 0.0).all()
+    near = Structure.of(dimer(OVERLAP_BASIS.inner, seed=3))
+    assert (np.abs(forms_of(near)[:, :10]).max(axis=1) > 1e-3).all()
+
+
+@given(structures(max_molecules=4), rotations())
+def test_forms_do_not_turn(structure, rotation):
+    """Nor do they change in a mirror, or when the atoms of a molecule change places."""
+    expected = forms_of(structure)
+    turned = forms_of(structure.deformed(rotation))
+    np.testing.assert_allclose(turned, expected, rtol=0, atol=1e-11)
+    molecules = structure.molecules.copy()
+    molecules[0] = molecules[0, ::-1]
+    swapped = forms_of(replace(structure, molecules=molecules))
+    np.testing.assert_allclose(swapped, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_threads_see_the_same_forms(threads):
+    structure = Structure.of(CLUSTERS["hcp-warm"])
+    np.testing.assert_allclose(forms_of(structure, threads), forms_of(structure), rtol=1e-13)
+
+
+@pytest.mark.parametrize("joint", ["inner", "reach"])
+def test_forms_are_smooth_as_a_neighbour_crosses(joint):
+    """One of two neighbours, to second order."""
+    where = getattr(OVERLAP_BASIS, joint)
+    direction = np.array([0.36, 0.48, 0.8])
+    axes = random_axes(3, np.random.default_rng(2))
+
+    def forms(separation):
+        centres = np.array([np.zeros(3), separation * direction, [0.0, -1.9, 0.9]])
+        return forms_of(Structure.of(from_molecules(centres, axes)))[0]
+
+    def differences(h):
+        """Slopes and curvatures h before and behind the joint, and how they differ."""
+        x = where + h * np.array([-4, -3, -2, -1, 0, 1, 2, 3, 4])
+        f = np.array([forms(r) for r in x])
+        slope = [(f[k + 1] - f[k - 1]) / (2 * h) for k in (2, 6)]
+        curvature = [(f[k + 1] - 2 * f[k] + f[k - 1]) / h**2 for k in (2, 6)]
+        return np.abs(slope[1] - slope[0]), np.abs(curvature[1] - curvature[0])
+
+    wide, narrow = differences(0.02), differences(0.01)
+    for coarse, fine in zip(wide, narrow, strict=True):
+        # No jump is left as the distance to the joint is halved.
+        assert coarse.max() > 1e-5
+        assert fine.max() < 0.65 * coarse.max()
+
+
+def test_forms_of_a_dimer_by_hand():
+    """Two parallel molecules beyond all freezing, within `inner`: a matrix of two rows."""
+    overlap = replace(OVERLAP_BASIS, freeze=(0.0, 0.0))
+    r, bond, z = 2.0, 0.74, overlap.exponent
+    axes = np.array([[0.0, 0, 1.0], [0.0, 0, 1.0]])
+    atoms = from_molecules(np.array([[0.0, 0, 0], [r, 0, 0]]), axes)
+    found = forms_of(Structure.of(atoms), overlap=overlap)
+
+    def s(x):
+        return np.exp(-z * x) * (1 + z * x + (z * x) ** 2 / 3)
+
+    def g(x):
+        return np.exp(-((x / overlap.widths[1]) ** 2))
+
+    far = np.hypot(r, bond)
+    own, other = (1 + overlap.ridge) * (2 + 2 * s(bond)), 2 * s(r) + 2 * s(far)
+    determinant = own**2 - other**2
+    # 1,1: the inverse's first entry, or its square's, less 1 / own; polar g2,g2: along x only.
+    one = own / determinant - 1 / own
+    here, there = 2 + 2 * g(bond), 2 * g(r) + 2 * g(far)
+    even = own * (here**2 + there**2) - 2 * other * here * there
+    polar = 2 * g(r) + 2 * g(far) * r / far
+    squared = (own**2 + other**2) / determinant**2
+    expected = {
+        "overlap2 even 1,1": squared - own**-2,
+        "overlap2 polar g2,g2": polar**2 * squared,
+        "overlap even 1,1": one,
+        "overlap even g2,g2": even / determinant - here**2 / own,
+        "overlap odd g2,g2": 0.0,
+        "overlap polar g2,g2": polar**2 * own / determinant,
+        "overlap along g2,g2": 0.0,
+    }
+    for name, value in expected.items():
+        column = overlap_names().index(name)
+        np.testing.assert_allclose(found[:, column], value, rtol=1e-9, atol=1e-14)
+
+
+def test_overlap_basis_survives_plain_data():
+    assert OverlapBasis.from_dict(OVERLAP_BASIS.to_dict()) == OVERLAP_BASIS
+
+
+def test_malformed_overlap_tables_are_refused():
+    def zeros(n, channels, spacing):
+        return np.zeros((n, channels)), np.zeros((n, channels)), spacing
+
+    levels = zeros(601, 4, 0.01), zeros(401, 20, 0.01), 4.0, 3.0, (0.74, 0.6, 0.9, 0.02)
+    numbers = 0.01, 2.0, 0.6, 0.8, 2.0, 1.0, 0.1
+    Interaction(*levels, (np.zeros((2, 601, 4)), np.zeros((2, 601, 4)), *numbers))
+    for between, within in ((8, 4), (4, 8)):
+        tables = np.zeros((2, 601, between)), np.zeros((2, 601, within))
+        with pytest.raises(ValueError, match="another number of channels"):
+            Interaction(*levels, (*tables, *numbers))
 
 
 def test_the_training_design_sees_the_same_fingerprints():
     """Which other levels there are does not matter, nor how far their pairs reach."""
     geometry = Structure.of(hcp(2.6, (2, 1, 1), seed=5)).geometry(POTENTIAL)
-    design = EnvironmentDesign(POTENTIAL.stretch, ENVIRONMENT_BASIS, None, np.zeros(0))
+    design = EnvironmentDesign(
+        POTENTIAL.stretch, ENVIRONMENT_BASIS, None, np.zeros(0), overlap=OVERLAP_BASIS
+    )
     np.testing.assert_allclose(
         design.fingerprints(geometry), POTENTIAL.fingerprints(geometry), rtol=1e-13, atol=1e-14
     )
@@ -612,7 +839,7 @@ def test_names_line_up_with_coefficients():
     assert names[2:4] == ["S202+S022*gaussian(2)", "S202+S022*quadrupole"]
     assert names[8:10] == ["S224*gaussian(2)", "fp_EQQ"]
     names = environment_names(ENVIRONMENT_BASIS)
-    assert len(names) == len(set(names)) == 209
+    assert len(names) == len(set(names)) == 265
     assert names[:5] == [
         "density gaussian(1.4)",
         "density gaussian(2)",
@@ -625,10 +852,16 @@ def test_names_line_up_with_coefficients():
     assert names[16:21] == [f"{s} gaussian(2.4)" for s in ("S022", "S220", "S222", "S224", "S044")]
     assert names[21:23] == ["shell(1.3,0.45)", "shell(1.6,0.45)"]
     assert names[28:30] == ["shell(3.4,0.45)", "stretched gaussian(1.4)"]
-    assert names[33] == "vector R*gaussian(1.4),R*gaussian(1.4)"
-    assert names[34] == "vector R*gaussian(1.4),R*gaussian(2)"
-    assert names[37] == "vector R*gaussian(1.4),ccR*gaussian(1.4)"
-    assert names[111] == "tensor RR*gaussian(1.4),RR*gaussian(1.4)"
-    assert names[188] == "tensor cRb*damped_sine(2,2),cRb*damped_sine(2,2)"
-    assert names[189] == "vector-axis gaussian(1.4),gaussian(1.4)"
-    assert names[208] == "tensor-axis damped_sine(2,2),damped_sine(2,2)"
+    assert names[33:89] == overlap_names()
+    assert names[33:35] == ["overlap even 1,1", "overlap even 1,g1"]
+    assert names[42:44] == ["overlap even g3,g3", "overlap odd g1,g1"]
+    assert names[49:51] == ["overlap polar g1,g1", "overlap polar g1,g2"]
+    assert names[55] == "overlap along g1,g1"
+    assert names[60:62] == ["overlap along g3,g3", "overlap2 even 1,1"]
+    assert names[88:90] == ["overlap2 along g3,g3", "vector R*gaussian(1.4),R*gaussian(1.4)"]
+    assert names[90] == "vector R*gaussian(1.4),R*gaussian(2)"
+    assert names[93] == "vector R*gaussian(1.4),ccR*gaussian(1.4)"
+    assert names[167] == "tensor RR*gaussian(1.4),RR*gaussian(1.4)"
+    assert names[244] == "tensor cRb*damped_sine(2,2),cRb*damped_sine(2,2)"
+    assert names[245] == "vector-axis gaussian(1.4),gaussian(1.4)"
+    assert names[264] == "tensor-axis damped_sine(2,2),damped_sine(2,2)"

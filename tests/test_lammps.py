@@ -18,6 +18,7 @@ from strategies import build_structure
 from toy_models import (
     ENVIRONMENT_BASIS,
     ORIENTATION_BASIS,
+    OVERLAP_BASIS,
     dimer,
     from_molecules,
     hcp,
@@ -147,6 +148,8 @@ TOY_DOMAIN = Domain((1, 20), (0, 300), (0.6, 0.9), (0.4, 1.2), 1.0, 0.5)
         {"stretch_width": 0.0},
         {"environment_basis": dataclasses.replace(ENVIRONMENT_BASIS, cutoff=5.0)},
         {"orientation_basis": dataclasses.replace(ORIENTATION_BASIS, cutoff=5.0)},
+        {"overlap": None},
+        {"overlap": dataclasses.replace(OVERLAP_BASIS, reach=5.0)},
     ],
     ids=[
         "morse",
@@ -157,6 +160,8 @@ TOY_DOMAIN = Domain((1, 20), (0, 300), (0.6, 0.9), (0.4, 1.2), 1.0, 0.5)
         "rigid",
         "far-environment",
         "far-orientation",
+        "no-overlap",
+        "far-overlap",
     ],
 )
 def test_parity_of_other_models(tmp_path, options):
@@ -168,10 +173,14 @@ def test_parity_of_other_models(tmp_path, options):
         assert_parity(result, atoms[name], HMLP(toy))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_sums_over_neighbours_go_home_and_their_derivatives_come_back(tmp_path, ranks):
-    """The environment level alone, on molecules that straddle the faces of processes."""
-    toy = Model(toy_potential(pair=False, orientation=False), TOY_DOMAIN)
+@pytest.mark.parametrize("ranks, reach", [(2, 3.2), (3, 3.2), (2, 4.8)])
+def test_sums_over_neighbours_go_home_and_their_derivatives_come_back(tmp_path, ranks, reach):
+    """The environment level alone, on molecules that straddle the faces of processes.
+
+    Clusters may reach farther than pairs.
+    """
+    overlap = dataclasses.replace(OVERLAP_BASIS, reach=reach)
+    toy = Model(toy_potential(pair=False, orientation=False, overlap=overlap), TOY_DOMAIN)
     path = write_model(toy, tmp_path / "toy.hmlp")
     atoms = {"hot": hot((3, 3, 2), 3.2, strain=0.1, rattle=0.06), "scattered": scattered(0, 8)}
     if ranks == 2:
@@ -428,6 +437,14 @@ ERRORS = {
         edited("MODEL", "short.hmlp"),
         "numbers in the record interaction.centres.intervals instead of",
     ),
+    "overlap": (
+        edited("MODEL", "overlap.hmlp"),
+        "has an impossible value of interaction.overlap",
+    ),
+    "short-overlap": (
+        edited("MODEL", "apart.hmlp"),
+        "has an impossible table of interaction.overlap.orbitals",
+    ),
     "short-table": (
         edited("MODEL", "reach.hmlp"),
         "has an impossible table of interaction.atoms",
@@ -458,6 +475,8 @@ def bad_files(model, tmp_path_factory):
             b"interaction.centres.intervals": b"%d " % (int(count) - 1) + numbers.rsplit(b" ", 1)[0]
         },
         "reach": {b"interaction.atoms.spacing": b"1 0.001"},
+        "overlap": {b"interaction.overlap": b"6 2.0 0.6 0.8 3.0 3.5 0.05"},
+        "apart": {b"interaction.overlap.orbitals.spacing": b"1 0.001"},
     }.items():
         changed = {k: v for k, v in (records | changes).items() if v is not None}
         new = b"".join(k + b" " + v + b"\n" for k, v in changed.items())

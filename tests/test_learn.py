@@ -178,9 +178,8 @@ def test_environments_are_what_the_kernel_sees_of_the_molecule():
     assert seen.shape == (8, len(regressor.transform) + 1)
     np.testing.assert_array_equal(seen[::2], seen[1::2])
     structure = Structure.of(atoms)
-    v, _ = oracle.environment_fingerprints(
-        potential.environment.basis, potential.stretch, structure
-    )
+    level = potential.environment
+    v, _ = oracle.environment_fingerprints(level.basis, potential.stretch, structure, level.overlap)
     _, _, lengths = oracle.molecules_of(structure)
     held = potential.stretch.r0 + oracle.held_stretch(potential.stretch, lengths)
     assert np.abs(held - lengths).max() > 0.005
@@ -474,7 +473,7 @@ def test_another_configuration_is_refused(loop):
     changed = config.with_name("changed.toml")
     for old, new, key in (
         ("hold = 0.01", "hold = 0.02", "explore.hold"),
-        ("seed = 3", "seed = 2", "seed"),
+        ("seed = 6", "seed = 2", "seed"),
         ("frames = 6", "frames = 7", "select.frames"),
         ("cutoff = 4.5", "cutoff = 4.0", "train.config.pair.cutoff"),
     ):

@@ -55,8 +55,9 @@ def scratch(tmp_path_factory):
         toy_potential(bond="morse", orientation=False, environment=False),
         toy_potential(pair=False, environment=False),
         toy_potential(pair=False, orientation=False, stretch_width=0.0),
+        toy_potential(overlap=None),
     ],
-    ids=["full", "morse-pair", "bond-orientation", "bond-environment"],
+    ids=["full", "morse-pair", "bond-orientation", "bond-environment", "no-overlap"],
 )
 def test_round_trip_is_exact(tmp_path, potential):
     model = toy_model(potential)
@@ -78,6 +79,7 @@ def test_round_trip_is_exact(tmp_path, potential):
         one, two = (getattr(m.potential, level) for m in (model, again))
         assert (one is None) == (two is None)
         assert one is None or one.basis == two.basis
+        assert getattr(one, "overlap", None) == getattr(two, "overlap", None)
     assert again.domain == model.domain
     assert (again.name, again.training, again.errors) == ("toy", model.training, model.errors)
     assert again.package_version == model.package_version
@@ -326,7 +328,7 @@ def test_empty_file_is_truncated(tmp_path):
         load_model(tmp_path / "m.joblib")
 
 
-@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (2, "older"), (4, "newer")])
+@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (3, "older"), (5, "newer")])
 def test_other_schema_versions(tmp_path, schema, age):
     data = toy_model().to_dict() | {"schema": schema, "package_version": "9.9", "extra": 1}
     joblib.dump(data, tmp_path / "m.joblib", compress=3)
@@ -350,6 +352,7 @@ REGRESSOR = ("potential", "environment", "regressor")
 STRETCH = ("potential", "stretch")
 BASIS = ("potential", "orientation", "basis")
 ENVIRONMENT = ("potential", "environment", "basis")
+OVERLAP = ("potential", "environment", "overlap")
 
 
 @pytest.mark.parametrize(
@@ -390,6 +393,27 @@ ENVIRONMENT = ("potential", "environment", "basis")
             "environment basis has 0 functions, not 13",
         ),
         (("potential", "environment"), [], "environment is no dict"),
+        (OVERLAP, 3, "environment overlap is no dict"),
+        (OVERLAP, [], "environment overlap is no dict"),
+        ((*OVERLAP, "charge"), 1.0, "environment overlap has the unknown charge"),
+        ((*OVERLAP, "widths"), 0.8, "environment overlap: widths are not 3"),
+        ((*OVERLAP, "widths"), [0.8, 1.2], "environment overlap: widths are not 3"),
+        ((*OVERLAP, "widths"), [0.8, 1.2, "1"], "environment overlap widths is '1', not a finite"),
+        ((*OVERLAP, "widths"), [0.8, 1.2, 0.0], "environment overlap: a width is not above 0"),
+        ((*OVERLAP, "freeze"), [0.9, 1.2, 1.3], "environment overlap: freeze are not 2"),
+        ((*OVERLAP, "freeze"), [0.9, float("nan")], "environment overlap freeze is nan"),
+        ((*OVERLAP, "freeze"), [1.2, 0.9], "what freezes is not within reach"),
+        ((*OVERLAP, "freeze"), [-0.1, 0.9], "what freezes is not within reach"),
+        ((*OVERLAP, "freeze"), [0.9, 3.2], "what freezes is not within reach"),
+        ((*OVERLAP, "exponent"), "2", "environment overlap exponent is '2', not a finite number"),
+        ((*OVERLAP, "exponent"), 0.0, "environment overlap: the exponent is not above 0"),
+        ((*OVERLAP, "ridge"), None, "environment overlap ridge is None, not a finite number"),
+        ((*OVERLAP, "ridge"), -0.01, "environment overlap: the ridge is below 0"),
+        ((*OVERLAP, "inner"), float("inf"), "environment overlap inner is inf"),
+        ((*OVERLAP, "inner"), -0.1, "inner and reach do not ascend to 20 Å"),
+        ((*OVERLAP, "inner"), 3.2, "inner and reach do not ascend to 20 Å"),
+        ((*OVERLAP, "reach"), True, "environment overlap reach is True, not a finite number"),
+        ((*OVERLAP, "reach"), 20.1, "inner and reach do not ascend to 20 Å"),
         (("potential", "environment", "regressor"), None, "environment has no regressor"),
         (("potential", "environment", "basis"), 3, "environment has no basis"),
         (("potential", "pair", "coefficients"), np.ones((4, 6)), r"shape \(4, 6\), not \(4, 7\)"),
@@ -434,6 +458,8 @@ def test_schema_violations_are_named(tmp_path, keys, value, sentence):
         ("potential", "environment"),
         (*STRETCH, "margin"),
         ("potential", "pair", "coefficients"),
+        OVERLAP,
+        (*OVERLAP, "ridge"),
         (*REGRESSOR, "linear"),
         (*BASIS, "inner"),
     ],
@@ -458,7 +484,7 @@ def test_regressor_must_take_the_fingerprints_there_are(tmp_path, n):
     regressor["linear"] = regressor["linear_stretch"] = np.ones(n)
     joblib.dump(data, tmp_path / "m.joblib", compress=3)
     with pytest.raises(
-        ForeignModelError, match=f"there are 209 fingerprints, its regressor has {n}"
+        ForeignModelError, match=f"there are 265 fingerprints, its regressor has {n}"
     ):
         load_model(tmp_path / "m.joblib")
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from strategies import PERIODIC, Structure, build_structure, structures
 from test_potential import FINGERPRINTS, LEVELS, NO_BOND, smallest_cell
-from toy_models import ENVIRONMENT_BASIS, ORIENTATION_BASIS, hcp, toy_potential, toy_regressor
+from toy_models import (
+    ENVIRONMENT_BASIS,
+    ORIENTATION_BASIS,
+    OVERLAP_BASIS,
+    hcp,
+    toy_potential,
+    toy_regressor,
+)
 
 from ase_hmlp._core.evaluate import regress
 from ase_hmlp._core.levels import ISOLATED
@@ -20,7 +27,7 @@ from ase_hmlp.training.kernel_ridge import gram
 from ase_hmlp.training.rows import NUGGET, EnvironmentDesign, LinearDesign, bond_jacobian
 
 POTENTIAL = toy_potential(e0=0.0)
-N_FINGERPRINTS = 209
+N_FINGERPRINTS = 265
 
 # As in test_potential: the kinks of the interpolant, spacing^2/6 f'''' times the step; of
 # products of sums over neighbours, up to 1e2 times as much.
@@ -48,7 +55,11 @@ def environment_design(stretch_width=0.05, seed=5, **kwargs):
         regressor, linear=nothing, linear_stretch=nothing, alpha=np.zeros_like(regressor.alpha)
     )
     return EnvironmentDesign(
-        POTENTIAL.stretch, ENVIRONMENT_BASIS, regressor, np.ones(N_FINGERPRINTS)
+        POTENTIAL.stretch,
+        ENVIRONMENT_BASIS,
+        regressor,
+        np.ones(N_FINGERPRINTS),
+        overlap=OVERLAP_BASIS,
     )
 
 
@@ -245,10 +256,10 @@ def test_regressor_components(n_components):
 
 
 def test_oversized_regressors_are_refused():
-    with pytest.raises(ValueError, match="at most 212 fingerprints and 64 components"):
+    with pytest.raises(ValueError, match="at most 268 fingerprints and 64 components"):
         toy_regressor(8, components=65).machine  # noqa: B018
-    with pytest.raises(ValueError, match="at most 212 fingerprints and 64 components"):
-        toy_regressor(213).machine  # noqa: B018
+    with pytest.raises(ValueError, match="at most 268 fingerprints and 64 components"):
+        toy_regressor(269).machine  # noqa: B018
 
 
 def test_fingerprints_of_another_basis_are_refused():

@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from toy_models import (
     ENVIRONMENT_BASIS,
     ORIENTATION_BASIS,
+    OVERLAP_BASIS,
     PAIR_BASIS,
     hcp,
     pa3,
@@ -60,6 +61,7 @@ ENVIRONMENT = KernelSpec(
     n_representatives=120,
     stretch_width=0.1,
     inputs={"density": 1.0, "axial": 1.0, "S": 1.0, "vector": 0.5, "tensor": 0.5, "shell": 0.5},
+    overlap=OVERLAP_BASIS,
 )
 BONDS = Potential(0.0, toy_bond())
 STAGES = ["bond", "pair", "orientation", "environment", "all"]
@@ -122,7 +124,8 @@ def test_fit_learns_a_potential_of_its_own_form(fitted, frames):
     assert rows["pair"].force_mae < 0.65 * rows["bond"].force_mae
     assert rows["orientation"].force_mae < 0.85 * rows["pair"].force_mae
     assert rows["environment"].energy_mae < 0.62 * rows["orientation"].energy_mae
-    assert rows["all"].force_mae < 0.56 * rows["environment"].force_mae
+    assert rows["environment"].force_mae < 0.75 * rows["orientation"].force_mae
+    assert rows["all"].force_mae < 0.60 * rows["environment"].force_mae
     assert rows["all"].force_mae < 0.03 * 1e3 * spread
     assert rows["all"].energy_mae < 1.0
     assert rows["all"].pressure_mae < 0.4
@@ -160,7 +163,9 @@ def _designs_of(potential):
         yield LinearDesign(potential.stretch, empty, free, np.ones_like(c)), c.ravel()
     level = potential.environment
     g = level.regressor
-    design = EnvironmentDesign(potential.stretch, level.basis, g, np.ones(len(g.linear)))
+    design = EnvironmentDesign(
+        potential.stretch, level.basis, g, np.ones(len(g.linear)), overlap=level.overlap
+    )
     assert design.sees_bond
     yield design, np.concatenate([g.linear, g.linear_stretch, g.alpha])
 
@@ -366,10 +371,10 @@ def test_deviations_grow_away_from_the_data(fitted, frames):
     [
         ({"axial": 1.0, "S": 0.3}, [*range(4, 8), *range(16, 21)]),
         ({"shell": 1.0, "axial-cRb": 0.5}, [*range(12, 16), *range(21, 29)]),
-        ({"density": 1.0, "tensor-axis": 1.0}, [*range(4), *range(199, 209)]),
-        ({"stretched": 1.0, "vector-axis": 0.2}, [*range(29, 33), *range(189, 199)]),
-        ({"vector": 1.0}, [*range(33, 111)]),
-        ({"tensor": 1.0}, [*range(111, 189)]),
+        ({"density": 1.0, "tensor-axis": 1.0}, [*range(4), *range(255, 265)]),
+        ({"stretched": 1.0, "vector-axis": 0.2}, [*range(29, 33), *range(245, 255)]),
+        ({"vector": 1.0}, [*range(89, 167)]),
+        ({"tensor": 1.0}, [*range(167, 245)]),
     ],
 )
 def test_only_chosen_families_of_fingerprints_enter_the_kernel(frames, inputs, seen):

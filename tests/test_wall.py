@@ -19,6 +19,10 @@ FOOT = 0.05
 #: Atoms that pass each other nearer than this (Å) end a wall: the energy may then fall again.
 CLOSE = 0.9
 
+#: What ends a wall, too, eV: more than it takes to break a molecule, which bonds that are kept
+#: cannot tell.
+TALL = 5.0
+
 #: What counts as a dip, eV: below the model's own error on an atom of a pair.
 DIP = 0.002
 
@@ -34,12 +38,13 @@ def energies(positions_of, parameters, cell, pbc, molecules):
 
 
 def check_wall(energy, contact, name):
-    """Once risen by FOOT the energy keeps rising until close contacts no longer shorten."""
+    """Once risen by FOOT the energy rises by TALL, or until close contacts no longer shorten."""
     contact = np.minimum(contact, 99.0)  # beyond the cutoff it is infinite
     # The shortest contact may be one that is left behind; those of a wall are closer.
     passing = np.flatnonzero((np.diff(contact) > 0) & (contact[:-1] < CLOSE))
     inside = np.flatnonzero(contact < MODEL.domain.contact_limit)
-    end = min([len(energy), *(passing + 1), *(inside + 1)])
+    tall = np.flatnonzero(energy - energy[0] > TALL)
+    end = min([len(energy), *(passing + 1), *(inside + 1), *(tall + 1)])
     energy, contact = energy[:end] - energy[0], contact[:end]
     risen = np.flatnonzero(energy > FOOT)
     assert len(risen), f"{name}: no wall down to a contact of {contact[-1]:.2f} Å"

@@ -7,6 +7,7 @@ from ase_hmlp._core.levels import N_FINGERPRINTS
 from ase_hmlp.fingerprints import (
     ORIENTATION_NAMES,
     STRETCH_NAMES,
+    OverlapBasis,
     RadialBasis,
     born_mayer,
     damped_sines,
@@ -44,6 +45,9 @@ ENVIRONMENT_BASIS = RadialBasis(
     inner=1.1,
     outer=1.5,
 )
+OVERLAP_BASIS = OverlapBasis(
+    exponent=2.0, widths=(0.8, 1.2, 1.8), reach=3.2, inner=2.4, ridge=0.05, freeze=(0.88, 1.2)
+)
 
 
 def toy_bond(form="polynomial"):
@@ -62,8 +66,8 @@ def toy_regressor(
     y_s = rng.normal(size=(representatives, components))
     r_s = BOND_LENGTH + 0.03 * rng.normal(size=representatives)
     gram = np.exp(-0.5 * ((y_s[:, None] - y_s[None]) ** 2).sum(axis=2))
-    # Products of two sums, after the first 33, are many and large.
-    quiet = np.where(np.arange(n_fingerprints) < 33, 1.0, 0.1)
+    # Products of two sums, after the first 89, are many and large.
+    quiet = np.where(np.arange(n_fingerprints) < 89, 1.0, 0.1)
     return KernelRegressor(
         transform=transform,
         linear=0.1 * scale * quiet * rng.normal(size=n_fingerprints),
@@ -89,6 +93,7 @@ def toy_potential(
     pair_basis=PAIR_BASIS,
     orientation_basis=ORIENTATION_BASIS,
     environment_basis=ENVIRONMENT_BASIS,
+    overlap=OVERLAP_BASIS,
     repulsion=15.0,
 ):
     """Random but smooth potential with a repulsive baseline that holds crystals apart.
@@ -102,6 +107,8 @@ def toy_potential(
     stretch_width : float, Å; 0 takes the bond length away from the kernel.
     e0 : float, eV/atom
     pair_basis, orientation_basis, environment_basis : RadialBasis
+    overlap : OverlapBasis or None
+        Of the environment level.
     repulsion : float, eV; coefficient of the ``born_mayer`` functions of the pair level.
     """
     rng = np.random.default_rng(seed)
@@ -118,7 +125,7 @@ def toy_potential(
         levels["orientation"] = OrientationLevel(orientation_basis, 0.01 * rng.normal(size=shape))
     if environment:
         regressor = toy_regressor(N_FINGERPRINTS, seed + 1, stretch_width=stretch_width)
-        levels["environment"] = EnvironmentLevel(environment_basis, regressor)
+        levels["environment"] = EnvironmentLevel(environment_basis, regressor, overlap)
     return Potential(e0, toy_bond(bond), Stretch(BOND_LENGTH, 0.66, 0.85, 0.04), **levels)
 
 

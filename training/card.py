@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from ase_hmlp.fingerprints import overlap_names
 from ase_hmlp.model_io import Model, model_hash
 from ase_hmlp.potential import LEVELS, Potential
 from ase_hmlp.training.evaluate import ALL, ErrorRow, Predictions, error_table
@@ -127,6 +128,13 @@ def form_lines(potential: Potential) -> list[str]:
             f"by {len(kernel.representatives)} representatives on {len(kernel.transform)} "
             "components"
         )
+        if environment.overlap is not None:
+            clusters = environment.overlap
+            lines.append(
+                f"- overlaps, {len(overlap_names())} of those fingerprints: 1s orbitals of "
+                f"exponent {clusters.exponent} 1/Å, Gaussians of "
+                f"{', '.join(map(str, clusters.widths))} Å, clusters to {clusters.reach} Å"
+            )
     return lines
 
 

@@ -11,6 +11,7 @@ from ase_hmlp.fingerprints import (
     N_DENSITIES,
     N_SHELLS,
     STRETCH_NAMES,
+    OverlapBasis,
     RadialFunction,
     damped_sines,
     gaussians,
@@ -36,6 +37,8 @@ Family = Literal[
     "tensor",
     "vector-axis",
     "tensor-axis",
+    "overlap",
+    "overlap2",
     "shell",
     "stretched",
     "axial-bb",
@@ -203,6 +206,38 @@ class OrientationSection(RadialSection):
         return LevelSpec(self.functions + quadrupole(), **self._range, terms=terms)
 
 
+class OverlapSection(Section):
+    """How the orbitals of molecules overlap; see `ase_hmlp.fingerprints.OverlapBasis`.
+
+    Attributes
+    ----------
+    exponent : 1/Å
+    widths : three, Å
+    reach, inner : Å
+    ridge : of the diagonal of the overlap matrix
+    freeze : distances between molecules (Å) below which nothing changes any more
+    """
+
+    exponent: PositiveFloat
+    widths: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    reach: PositiveFloat
+    inner: PositiveFloat
+    ridge: PositiveFloat = 0.03
+    freeze: tuple[PositiveFloat, PositiveFloat] = (0.6, 0.8)
+
+    @model_validator(mode="after")
+    def _falls(self):
+        if not self.inner < self.reach:
+            raise ValueError("inner must be shorter than reach")
+        return self
+
+    def basis(self) -> OverlapBasis:
+        """What the kernel is told."""
+        return OverlapBasis(
+            self.exponent, self.widths, self.reach, self.inner, self.ridge, self.freeze
+        )
+
+
 class EnvironmentSection(RadialSection):
     """Level 4; its functions are four beside `aligned` and `shells`; see `KernelSpec`.
 
@@ -214,6 +249,7 @@ class EnvironmentSection(RadialSection):
     inputs : families of fingerprints the Gaussian kernel sees, and what each is multiplied by once
         it is scaled to unit spread: how important it is
     linear : families of fingerprints the linear kernel sees; all of them unless given
+    overlap : how the orbitals of molecules overlap; without it those fingerprints are zero
     """
 
     aligned: PositiveFloat
@@ -225,6 +261,7 @@ class EnvironmentSection(RadialSection):
     tolerance: PositiveFloat = 1e-3
     stretch_width: float = Field(0.1, ge=0)
     prior: PositiveFloat = 1.0
+    overlap: OverlapSection | None = None
     inputs: dict[Family, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default={"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}, min_length=1
     )
@@ -245,6 +282,7 @@ class EnvironmentSection(RadialSection):
             n_representatives=self.representatives,
             inputs={str(family): weight for family, weight in self.inputs.items()},
             linear=None if self.linear is None else tuple(self.linear),
+            overlap=self.overlap and self.overlap.basis(),
             **{name: getattr(self, name) for name in names},
         )
 

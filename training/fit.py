@@ -16,6 +16,7 @@ from ase_hmlp.fingerprints import (
     ANGULAR_NAMES,
     ORIENTATION_NAMES,
     STRETCH_NAMES,
+    OverlapBasis,
     RadialBasis,
     RadialFunction,
     born_mayer,
@@ -100,6 +101,8 @@ class KernelSpec(LevelSpec):
         each is; see `training.kernel_ridge.compression`.
     linear : tuple of str or None
         Families of fingerprints that the linear kernel sees; None for all.
+    overlap : OverlapBasis or None
+        How the orbitals of molecules overlap; without it those fingerprints are zero.
     """
 
     n_representatives: int = 500
@@ -112,6 +115,7 @@ class KernelSpec(LevelSpec):
         default_factory=lambda: {"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}
     )
     linear: tuple[str, ...] | None = None
+    overlap: OverlapBasis | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,7 +357,10 @@ class HierarchicalPotential(BaseEstimator):
         radial_sizes, kernel_parts, lengths = [], [], []
         kernel = None
         if self.environment is not None:
-            kernel = EnvironmentDesign(held, self.environment.basis, None, np.zeros(0))
+            overlap = self.environment.overlap
+            kernel = EnvironmentDesign(
+                held, self.environment.basis, None, np.zeros(0), overlap=overlap
+            )
         for n, frame in enumerate(frames):
             geometry = frame.geometry(self._cutoff())
             m = len(geometry.bonds)
@@ -394,7 +401,7 @@ class HierarchicalPotential(BaseEstimator):
             if spec.linear is not None:
                 linear = np.array([any(_of_family(n, f) for f in spec.linear) for n in names])
             designs["environment"] = EnvironmentDesign(
-                held, spec.basis, regressor, np.sqrt((v**2).mean(axis=0)), linear
+                held, spec.basis, regressor, np.sqrt((v**2).mean(axis=0)), linear, spec.overlap
             )
             report["components"] = len(transform)
         return designs

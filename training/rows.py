@@ -14,7 +14,7 @@ import numpy as np
 
 import ase_hmlp._core.evaluate as evaluate
 from ase_hmlp._core.rows import fingerprint_jacobian
-from ase_hmlp.fingerprints import RadialBasis
+from ase_hmlp.fingerprints import OverlapBasis, RadialBasis
 from ase_hmlp.geometry import Geometry
 from ase_hmlp.levels import (
     EnvironmentLevel,
@@ -133,6 +133,7 @@ class EnvironmentDesign:
     linear : (k,) bool array or None
         The fingerprints with linear coefficients that are fitted, the others' being zero; None for
         all of them.
+    overlap : OverlapBasis or None
     """
 
     stretch: Stretch
@@ -140,6 +141,7 @@ class EnvironmentDesign:
     regressor: KernelRegressor
     spread: np.ndarray
     linear: np.ndarray | None = None
+    overlap: OverlapBasis | None = None
 
     def __getstate__(self):
         # The kernel's tables have pointers: copies and pickles make their own.
@@ -187,7 +189,7 @@ class EnvironmentDesign:
 
     @cached_property
     def _interaction(self):
-        return interaction(self.stretch, environment=self.basis)
+        return interaction(self.stretch, environment=self.basis, overlap=self.overlap)
 
     def fingerprints(self, geometry: Geometry) -> np.ndarray:
         """Fingerprints (m, k)."""
@@ -252,7 +254,7 @@ class EnvironmentDesign:
             linear_stretch=stretch,
             alpha=np.array(coefficients[self.n_linear :]),
         )
-        return EnvironmentLevel(self.basis, regressor)
+        return EnvironmentLevel(self.basis, regressor, self.overlap)
 
 
 Design = LinearDesign | EnvironmentDesign

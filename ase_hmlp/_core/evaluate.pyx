@@ -8,9 +8,11 @@ import numpy as np
 
 from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
+from libcpp.vector cimport vector
 
 from ase_hmlp._core.kernel cimport (
     N_FINGERPRINTS,
+    N_FORMS,
     N_MOMENTS,
     MOLECULE_SIZE,
     TERMS_SIZE,
@@ -19,16 +21,20 @@ from ase_hmlp._core.kernel cimport (
     Molecule,
     MoleculeTerms,
     Neighbours,
+    OverlapSpace,
     Regressor,
     Value,
     add_pairs,
     bond_energy,
-    environment_energy,
     environment_fingerprints,
+    find_cluster,
     gather_moments,
+    overlap_forms,
     place_molecule,
     regressor_energy,
+    separation,
     share_molecule,
+    surroundings_energy,
 )
 from ase_hmlp._core.levels cimport BondCurve, Interaction, Machine
 
@@ -74,8 +80,59 @@ def place(Interaction interaction, const double[:, ::1] positions, const int[:, 
     return out
 
 
+def surroundings(Interaction interaction, const double[:, ::1] placed, first, index, shift_id,
+                 const double[:, ::1] shifts):
+    """A full list of the pairs within the reach of clusters, from half of one.
+
+    Returns
+    -------
+    first, index, shift_id, shifts
+        As a half list's; shifts twice as many, for either way of looking at a pair.
+    """
+    cdef Pairs pairs = view_pairs(first, index, shift_id, shifts)
+    cdef int m = <int> placed.shape[0], n_shifts = <int> shifts.shape[0], a, b, n, place
+    cdef const Molecule* all = <const Molecule*> &placed[0, 0]
+    cdef double reach2 = interaction.c.overlap.reach ** 2
+    cdef double d[3]
+    cdef Neighbours nb
+    near_array = np.zeros(len(index), dtype=np.uint8)
+    start_array = np.zeros(m + 1, dtype=np.intc)
+    cdef unsigned char[::1] near = near_array
+    cdef int[::1] start = start_array
+    if reach2 > 0.0:
+        with nogil:
+            for a in range(m):
+                nb = neighbours_of(&pairs, a)
+                for n in range(nb.n):
+                    if separation(all[a], all[nb.index[n]], nb, n, d) < reach2:
+                        near[pairs.first[a] + n] = 1
+                        start[a + 1] += 1
+                        start[nb.index[n] + 1] += 1
+    np.cumsum(start_array, out=start_array)
+    both_index = np.empty(start_array[m], dtype=np.intc)
+    both_shift = np.empty(start_array[m], dtype=np.intc)
+    cdef int[::1] other = both_index, shift = both_shift
+    cdef int[::1] next_place = start_array[:m].copy()
+    if reach2 > 0.0:
+        with nogil:
+            for a in range(m):
+                for n in range(pairs.first[a], pairs.first[a + 1]):
+                    if not near[n]:
+                        continue
+                    b = pairs.index[n]
+                    place = next_place[a]
+                    next_place[a] += 1
+                    other[place] = b
+                    shift[place] = pairs.shift_id[n]
+                    place = next_place[b]
+                    next_place[b] += 1
+                    other[place] = a
+                    shift[place] = pairs.shift_id[n] + n_shifts
+    return start_array, both_index, both_shift, np.concatenate([shifts, np.negative(shifts)])
+
+
 cdef gather(Interaction interaction, const double[:, ::1] placed, Pairs* pairs, int n_threads):
-    """Moments, not yet added up over threads: (threads, m, 48)."""
+    """Moments, not yet added up over threads: (threads, m, 132)."""
     cdef int m = <int> placed.shape[0], a
     rows_array = np.zeros((n_threads, m, N_MOMENTS))
     cdef double[:, :, ::1] rows = rows_array
@@ -88,8 +145,12 @@ cdef gather(Interaction interaction, const double[:, ::1] placed, Pairs* pairs, 
 
 def fingerprints(Interaction interaction, const double[:, ::1] placed, first, index, shift_id,
                  const double[:, ::1] shifts, int n_threads):
-    """Fingerprints (m, k) of the surroundings of every molecule and their moments (m, 48)."""
+    """Fingerprints (m, k) of the surroundings of every molecule and their moments (m, 132)."""
     cdef Pairs pairs = view_pairs(first, index, shift_id, shifts)
+    full = surroundings(interaction, placed, first, index, shift_id, shifts)
+    cdef Pairs around = view_pairs(full[0], full[1], full[2], full[3])
+    cdef OverlapSpace space
+    cdef double[::1] forms = np.zeros(N_FORMS)
     moments = gather(interaction, placed, &pairs, n_threads).sum(axis=0)
     cdef double[:, ::1] rows = moments
     out = np.empty((placed.shape[0], N_FINGERPRINTS))
@@ -97,7 +158,11 @@ def fingerprints(Interaction interaction, const double[:, ::1] placed, first, in
     cdef Py_ssize_t m
     cdef const Molecule* all = <const Molecule*> &placed[0, 0]
     for m in range(placed.shape[0]):
-        environment_fingerprints(all[m], &rows[m, 0], &v[m, 0])
+        if interaction.c.overlap.reach > 0.0:
+            find_cluster(interaction.c, all, <int> m, neighbours_of(&around, <int> m),
+                         space)
+            overlap_forms(interaction.c.overlap, space, &forms[0])
+        environment_fingerprints(all[m], &rows[m, 0], &forms[0], &v[m, 0])
     return out, moments
 
 
@@ -160,6 +225,8 @@ def evaluate(Interaction interaction, Machine machine, BondCurve curve,
     cdef double[::1] energy = energy_array
     cdef double[:, ::1] force = force_array, virial = virial_array
     cdef Contact[64] nearest
+    cdef Pairs around
+    cdef vector[OverlapSpace] spaces
     if n_threads > 64:
         raise ValueError("at most 64 threads")
     for t in range(n_threads):
@@ -168,6 +235,9 @@ def evaluate(Interaction interaction, Machine machine, BondCurve curve,
     if environment:
         rows_array = gather(interaction, placed, &pairs, n_threads)
         rows = rows_array
+        full = surroundings(interaction, placed, first, index, shift_id, shifts)
+        around = view_pairs(full[0], full[1], full[2], full[3])
+        spaces.resize(n_threads)
         with nogil:
             for a in prange(m, schedule="static", num_threads=n_threads):
                 row = &rows[0, a, 0]
@@ -175,8 +245,10 @@ def evaluate(Interaction interaction, Machine machine, BondCurve curve,
                     other = &rows[t, a, 0]
                     for x in range(N_MOMENTS):
                         row[x] += other[x]
-                level[a, 3] = environment_energy(interaction.c, machine.c, all[a], row,
-                                                 &terms[0, a, 3])
+                t = threadid()
+                level[a, 3] = surroundings_energy(
+                    interaction.c, machine.c, all, a, neighbours_of(&around, a), row, spaces[t],
+                    <MoleculeTerms*> &terms[t, 0, 0])
         gradients = &rows[0, 0, 0]
     with nogil:
         for a in prange(m, schedule="static", num_threads=n_threads):

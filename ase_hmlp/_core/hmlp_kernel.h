@@ -1,14 +1,14 @@
 /* The physics of the potential, shared by every host (the Cython core here, a LAMMPS pair style).
  *
- * No Python, no allocation, no neighbour search: the host hands over molecules and half a list of
- * their pairs and gets energies, forces on centres, derivatives with respect to bond vectors and
- * virials back.  Every radial and angular function of the potential is defined here and nowhere
- * else.  Three passes, with whatever communication the host needs between them:
+ * No Python, no neighbour search: the host hands over molecules and half a list of their pairs (a
+ * full one for clusters) and gets energies, forces on centres, derivatives with respect to bond
+ * vectors and virials back.  Every radial and angular function of the potential is defined here and
+ * nowhere else.  Three passes, with whatever communication the host needs between them:
  *
- *   gather_moments     every pair: sums over the neighbours of a molecule
- *   environment_energy every molecule: energy of its surroundings, and in place of its sums the
- *                      derivatives with respect to them
- *   add_pairs          every pair: the pair and orientation levels and all forces
+ *   gather_moments      every pair: sums over the neighbours of a molecule
+ *   surroundings_energy every molecule: energy of its surroundings, and in place of its sums the
+ *                       derivatives with respect to them; forces of what its cluster's orbitals do
+ *   add_pairs           every pair: the pair and orientation levels and all other forces
  *
  * Units: Angstrom and eV.  Separations point from the first molecule to the second.
  * Virials are dE/dstrain in Voigt order xx yy zz yz xz xy (a stress times a volume, positive in
@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 /* One portable binary that still uses AVX2 where it is: what follows the structs is compiled once
  * for any processor and once for those that have it, and chosen from when the program starts. */
@@ -60,9 +61,16 @@ constexpr int N_MOMENTS = 132;       /* N_GATHERED, padded */
 constexpr int N_PRODUCTS = 10;       /* products of two of four densities */
 constexpr int N_OF_A_RANK = N_KINDS * N_DENSITIES;                  /* vectors, or tensors */
 constexpr int N_CONTRACTIONS = N_OF_A_RANK * (N_OF_A_RANK + 1) / 2; /* of two of them */
+constexpr int N_ORBITALS = 16;       /* vectors of overlaps with orbitals, see hmlp_overlap.h: */
+constexpr int FIRST_ODD = 4, FIRST_POLAR = 7;
+constexpr int N_POWERS = 2;          /* of the inverse overlap matrix */
+constexpr int N_FORMS = 28 * N_POWERS; /* quadratic forms of them */
+constexpr int FIRST_ALONG = 22;
+constexpr int PAIR_RECORD = 5;       /* numbers kept of a pair in a cluster, */
+constexpr int SIGHT_RECORD = 12;     /* and of two atoms, one of them the first molecule's */
 constexpr int N_FINGERPRINTS = 2 * N_DENSITIES + N_OF_A_RANK + N_ALIGNED + 2 * N_CONTRACTIONS +
-                               2 * N_PRODUCTS + N_SHELLS;
-constexpr int MAX_FINGERPRINTS = 212; /* of a regressor */
+                               2 * N_PRODUCTS + N_SHELLS + N_FORMS;
+constexpr int MAX_FINGERPRINTS = 268; /* of a regressor */
 constexpr int MAX_COMPONENTS = 64;   /* compressed components a kernel sees */
 constexpr int MAX_POLYNOMIAL = 12;   /* coefficients of a polynomial bond */
 constexpr int REP_BLOCK = 16;        /* representatives are padded to a multiple of this */
@@ -94,9 +102,26 @@ struct Table {
   double spacing;
 };
 
+/* Of the Cholesky factor of an overlap matrix; only molecules that coincide come near. */
+constexpr double SMALLEST_PIVOT = 1e-3;
+
 constexpr int BLOCK = 16;                            /* numbers of one block of an interval */
 constexpr int ATOM_INTERVAL = BLOCK;                 /* of a table of distances between atoms */
 constexpr int CENTRE_INTERVAL = N_CHANNELS / 4 * BLOCK;
+
+/* How molecules overlap, see hmlp_overlap.h. Distances between molecules are frozen where they are
+ * short, the length of a bond is not: two tables of the functions. */
+struct Overlap {
+  Table orbitals;       /* g1 g2 g3 s  of two molecules' atoms; s is not read, it is computed */
+  Table own;            /* g1 g2 g3 s  of one molecule's, from distance zero on */
+  double exponent;      /* of s, 1/Angstrom */
+  double freeze, outer; /* distances between molecules stop changing from `outer` to `freeze` */
+  double reach, inner;  /* of a cluster, between centres; no clusters where it is zero */
+  double ridge;
+};
+
+/* A cutoff that is none. */
+constexpr double NEVER = 1e150;
 
 /* Everything that is a function of one pair of molecules, coefficients included, and what the
  * environment sees of it.
@@ -109,8 +134,9 @@ constexpr int CENTRE_INTERVAL = N_CHANNELS / 4 * BLOCK;
 struct Interaction {
   Table atoms, centres;
   double cutoff;      /* the longest separation at which anything acts */
-  double environment; /* the longest one at which the environment does */
+  double environment; /* the longest one at which the environment's moments do */
   double r0, low, high, margin;
+  Overlap overlap;
 };
 
 enum RadialKind {
@@ -118,7 +144,8 @@ enum RadialKind {
   DAMPED_SINE = 1, /* sin(a r) exp(-r/b)            seed paper, equation 4 */
   QUADRUPOLE = 2,  /* r^-5, the radial part of fp_EQQ; seed paper, equation 6 */
   BORN_MAYER = 3,  /* exp(-r/a), the repulsive baseline: never frozen */
-  SHELL = 4        /* exp(-((r - a)/b)^2) */
+  SHELL = 4,       /* exp(-((r - a)/b)^2) */
+  SLATER = 5       /* exp(-x) (1 + x + x^2/3), x = a r: the overlap of two 1s orbitals */
 };
 
 /* The invariants of two axes a, b and the unit separation R^ (Stone's S functions, even in each
@@ -159,13 +186,15 @@ struct Neighbours {
  *   16     aligned   sum aligned S_l
  *   21     shell     sum k_n
  *   29     stretched sum h_n s, s the neighbours' stretches
- *   33     vector    V_n . V_n'
- *   111    tensor    Q_n : Q_n'
- *   189    vector along the axis   (V_n . u) (V_n' . u), first kind
- *   199    tensor along the axis   (Q_n u) . (Q_n' u), first kind
+ *   33     overlap   quadratic forms, see hmlp_overlap.h
+ *   89     vector    V_n . V_n'
+ *   167    tensor    Q_n : Q_n'
+ *   245    vector along the axis   (V_n . u) (V_n' . u), first kind
+ *   255    tensor along the axis   (Q_n u) . (Q_n' u), first kind
  */
-enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 16, SHELLS = 21, STRETCHED = 29, VECTOR = 33,
-              TENSOR = 111, VECTOR_AXIS = 189, TENSOR_AXIS = 199 };
+enum Family { DENSITY = 0, AXIAL = 4, ALIGNED = 16, SHELLS = 21, STRETCHED = 29, OVERLAP = 33,
+              VECTOR = OVERLAP + N_FORMS, TENSOR = VECTOR + N_CONTRACTIONS,
+              VECTOR_AXIS = TENSOR + N_CONTRACTIONS, TENSOR_AXIS = VECTOR_AXIS + N_PRODUCTS };
 
 /* Kernel ridge regression on compressed fingerprints y = T v and, where `stretch_width` > 0, the
  * bond length r of the molecule:
@@ -225,6 +254,44 @@ struct Contact {
   int molecule, neighbour, atoms; /* atoms: 2 times the first's atom plus the second's, each 0, 1 */
 };
 
+/* What clusters are worked on in, one for each thread; it grows to what the largest needs. */
+struct OverlapSpace {
+  int n = 0; /* members, the molecule itself first */
+  std::vector<Molecule> members;
+  std::vector<int> who;
+  std::vector<double> numbers;
+  /* Parts of it: (n, n); of pairs; of atoms; (n, N_ORBITALS) each; (2 n, 3), (n, 3) and (n) each. */
+  double *matrix, *pairs, *sights, *vectors, *solved, *again, *mixed, *mixed_again;
+  double *spread, *pull; /* (n, 12): by direction, atoms as they meet those of another molecule */
+  double *atoms, *gradient, *by_centre, *by_bond, *weight, *weight_slope, *by_weight, *norm_slope;
+  double* bond; /* (n): lengths of bonds, those of members being held */
+  double products[N_POWERS][N_ORBITALS][N_ORBITALS];
+
+  void make_room(int most) {
+    const std::size_t k = most;
+    if (k <= members.size()) return;
+    members.resize(k);
+    who.resize(k);
+    numbers.resize(k * k + k * (k - 1) / 2 * PAIR_RECORD +
+                   k * (4 * SIGHT_RECORD + 5 * N_ORBITALS + 47));
+    double* next = numbers.data();
+    const auto take = [&next](std::size_t size) {
+      double* part = next;
+      next += size;
+      return part;
+    };
+    matrix = take(k * k);
+    pairs = take(k * (k - 1) / 2 * PAIR_RECORD);
+    sights = take(4 * k * SIGHT_RECORD);
+    for (double** part : {&vectors, &solved, &again, &mixed, &mixed_again})
+      *part = take(k * N_ORBITALS);
+    for (double** part : {&spread, &pull}) *part = take(12 * k);
+    for (double** part : {&atoms, &gradient}) *part = take(6 * k);
+    for (double** part : {&by_centre, &by_bond}) *part = take(3 * k);
+    for (double** part : {&weight, &weight_slope, &by_weight, &norm_slope, &bond}) *part = take(k);
+  }
+};
+
 /* One pair: energies, and derivatives by the separation and both bond vectors. */
 struct PairTerms {
   double by_d[3], by_a[3], by_b[3], pair, orientation, r2;
@@ -235,6 +302,7 @@ struct PairTerms {
 
 #define HMLP_VARIANT any_processor
 #include "hmlp_passes.h"
+#include "hmlp_overlap.h"
 #undef HMLP_VARIANT
 
 #if HMLP_AVX2
@@ -242,6 +310,7 @@ struct PairTerms {
 #pragma GCC target("arch=haswell")
 #define HMLP_VARIANT avx2
 #include "hmlp_passes.h"
+#include "hmlp_overlap.h"
 #undef HMLP_VARIANT
 #pragma GCC pop_options
 #endif
@@ -255,6 +324,7 @@ using any_processor::angular_values;
 using any_processor::bond_energy;
 using any_processor::environment_fingerprints;
 using any_processor::fingerprint_gradient;
+using any_processor::find_cluster;
 using any_processor::fingerprint_pair;
 using any_processor::held_stretch;
 using any_processor::place_molecule;
@@ -266,8 +336,10 @@ using any_processor::smooth_cutoff;
 /* The passes, where the time goes. */
 struct Passes {
   decltype(&any_processor::gather_moments) gather_moments;
-  decltype(&any_processor::environment_energy) environment_energy;
+  decltype(&any_processor::surroundings_energy) surroundings_energy;
   decltype(&any_processor::regressor_energy) regressor_energy;
+  decltype(&any_processor::overlap_forms) overlap_forms;
+  decltype(&any_processor::form_gradient) form_gradient;
   decltype(&any_processor::add_pairs) add_pairs;
 };
 
@@ -275,11 +347,12 @@ HMLP_KERNEL Passes choose_passes() {
 #if HMLP_AVX2
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return {avx2::gather_moments, avx2::environment_energy, avx2::regressor_energy,
-            avx2::add_pairs};
+    return {avx2::gather_moments, avx2::surroundings_energy, avx2::regressor_energy,
+            avx2::overlap_forms,  avx2::form_gradient,       avx2::add_pairs};
 #endif
-  return {any_processor::gather_moments, any_processor::environment_energy,
-          any_processor::regressor_energy, any_processor::add_pairs};
+  return {any_processor::gather_moments,   any_processor::surroundings_energy,
+          any_processor::regressor_energy, any_processor::overlap_forms,
+          any_processor::form_gradient,    any_processor::add_pairs};
 }
 
 [[maybe_unused]] static const Passes PASSES = choose_passes();
@@ -289,9 +362,18 @@ HMLP_KERNEL void gather_moments(const Interaction& m, const Molecule* all, int a
   PASSES.gather_moments(m, all, a, nb, rows);
 }
 
-HMLP_KERNEL double environment_energy(const Interaction& i, const Regressor& m,
-                                      const Molecule& a, double* row, double* de_dbond) {
-  return PASSES.environment_energy(i, m, a, row, de_dbond);
+HMLP_KERNEL double surroundings_energy(const Interaction& i, const Regressor& m, const Molecule* all,
+                                       int a, const Neighbours& around, double* row,
+                                       OverlapSpace& space, MoleculeTerms* terms) {
+  return PASSES.surroundings_energy(i, m, all, a, around, row, space, terms);
+}
+
+HMLP_KERNEL void overlap_forms(const Overlap& m, OverlapSpace& space, double* forms) {
+  PASSES.overlap_forms(m, space, forms);
+}
+
+HMLP_KERNEL void form_gradient(const Overlap& m, OverlapSpace& space, const double* g) {
+  PASSES.form_gradient(m, space, g);
 }
 
 HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double r, double* g,

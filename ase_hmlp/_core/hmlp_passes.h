@@ -55,6 +55,11 @@ inline Value radial_function(int kind, double a, double b, double r, double rc, 
       g = {e, -2.0 * x / b * e};
       break;
     }
+    case SLATER: {
+      const double x = a * s, e = std::exp(-x);
+      g = {e * (1.0 + x + x * x / 3.0), -a * e * (x + x * x) / 3.0};
+      break;
+    }
     case BORN_MAYER: {
       const double e = std::exp(-s / a);
       g = {e, -e / a};
@@ -501,14 +506,17 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
 
 /* ---------------------------------------------------------------- environment level --- */
 
-/* Fingerprints of a molecule, N_FINGERPRINTS numbers, from its row of moments. */
-HMLP_KERNEL void environment_fingerprints(const Molecule& a, const double* row, double* v) {
+/* Fingerprints of a molecule, N_FINGERPRINTS numbers, from its row of moments and its forms. */
+HMLP_KERNEL void environment_fingerprints(const Molecule& a, const double* row, const double* forms,
+                                          double* v) {
   Shape f;
   shape_of(row, a.u, f);
   fingerprints_of(row, a.u, f, v);
+  for (int k = 0; k < N_FORMS; ++k) v[OVERLAP + k] = forms[k];
 }
 
-/* The derivatives of fingerprint k by the moments of the molecule and by its axis. */
+/* The derivatives of fingerprint k, none of the forms, by the moments and the axis of the
+ * molecule. */
 HMLP_KERNEL void fingerprint_gradient(const Molecule& a, const double* row, int k, double* gradient,
                                       double* de_du) {
   Shape f;
@@ -526,16 +534,18 @@ HMLP_INLINE void add_axis_slope(const Molecule& a, const double* de_du, double* 
 }
 
 /* Energy of a molecule's surroundings, with the bond as long as the stretch says. Its row of
- * moments becomes that of the derivatives by them; the derivative by its own bond vector is added
- * to de_dbond. */
+ * moments and its forms become the derivatives by them; the derivative by its own bond vector is
+ * added to de_dbond. */
 HMLP_KERNEL double environment_energy(const Interaction& i, const Regressor& m, const Molecule& a,
-                                      double* row, double* de_dbond) {
+                                      double* row, double* forms, double* de_dbond) {
   Shape f;
   double v[MAX_FINGERPRINTS], g[MAX_FINGERPRINTS], de_du[3] = {}, slope;
   for (int k = N_FINGERPRINTS; k < m.n_fingerprints; ++k) v[k] = 0.0; /* padding */
   shape_of(row, a.u, f);
   fingerprints_of(row, a.u, f, v);
+  for (int k = 0; k < N_FORMS; ++k) v[OVERLAP + k] = forms[k];
   const double energy = regressor_energy(m, v, i.r0 + a.s, g, &slope);
+  for (int k = 0; k < N_FORMS; ++k) forms[k] = g[OVERLAP + k];
   gradient_of_moments(f, a.u, g, row, de_du);
   add_axis_slope(a, de_du, de_dbond);
   for (int x = 0; x < 3; ++x) de_dbond[x] += slope * a.ds * a.u[x];

@@ -1,11 +1,15 @@
 # The one declaration of hmlp_kernel.h; every Cython module cimports from here.
 
+from libcpp.vector cimport vector
+
 cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
     int N_DENSITIES
     int N_STRETCH
     int N_CHANNELS
     int N_MOMENTS
     int N_FINGERPRINTS
+    int N_FORMS
+    int OVERLAP
     int MAX_FINGERPRINTS
     int MAX_COMPONENTS
     int MAX_POLYNOMIAL
@@ -23,6 +27,16 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
         int n_intervals
         double spacing
 
+    cdef struct Overlap:
+        Table orbitals
+        Table own
+        double exponent
+        double freeze
+        double outer
+        double reach
+        double inner
+        double ridge
+
     cdef struct InteractionStruct "hmlp::Interaction":
         Table atoms
         Table centres
@@ -32,6 +46,7 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
         double low
         double high
         double margin
+        Overlap overlap
 
     cdef struct Molecule:
         double centre[3]
@@ -52,6 +67,14 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
         double virial[6]
         double pair
         double orientation
+
+    cdef cppclass OverlapSpace:
+        OverlapSpace() except +
+        int n
+        vector[Molecule] members
+        vector[int] who
+        double* by_centre
+        double* by_bond
 
     cdef struct PairTerms:
         double by_d[3]
@@ -104,12 +127,18 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
                       double* d) noexcept
     void gather_moments(const InteractionStruct& m, const Molecule* all, int a,
                         const Neighbours& nb, double* rows) noexcept
-    void environment_fingerprints(const Molecule& a, const double* row, double* v) noexcept
+    void environment_fingerprints(const Molecule& a, const double* row, const double* forms,
+                                  double* v) noexcept
+    void find_cluster(const InteractionStruct& m, const Molecule* all, int a, const Neighbours& around,
+                      OverlapSpace& space) noexcept
+    void overlap_forms(const Overlap& m, OverlapSpace& space, double* forms) noexcept
+    void form_gradient(const Overlap& m, OverlapSpace& space, const double* g) noexcept
     void fingerprint_gradient(const Molecule& a, const double* row, int k, double* gradient,
                               double* de_du) noexcept
     void add_axis_slope(const Molecule& a, const double* de_du, double* de_dbond) noexcept
-    double environment_energy(const InteractionStruct& i, const Regressor& m, const Molecule& a,
-                              double* row, double* de_dbond) noexcept
+    double surroundings_energy(const InteractionStruct& i, const Regressor& m,
+                               const Molecule* all, int a, const Neighbours& around, double* row,
+                               OverlapSpace& space, MoleculeTerms* terms) noexcept
     void add_pairs(const InteractionStruct& m, const Molecule* all, int a, const Neighbours& nb,
                    const double* rows, MoleculeTerms* terms, Contact* contact) noexcept
     void fingerprint_pair(const InteractionStruct& m, const Molecule& a, const Molecule& b,

@@ -5,6 +5,7 @@ cdef class Interaction:
     cdef InteractionStruct c
     cdef readonly object atoms
     cdef readonly object centres
+    cdef readonly object overlap
 
 
 cdef class Machine:

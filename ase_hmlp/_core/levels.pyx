@@ -120,9 +120,13 @@ cdef class Interaction:
         Longest separations at which anything, and at which the environment level acts.
     stretch : tuple of float, Å
         r0, low, high and margin.
+    overlap : tuple or None
+        Values and slopes (2, nodes, 4) of g1, g2, g3 and s of distances between molecules, the same
+        within a molecule, the spacing of the nodes, and exponent (1/Å), freeze, outer, reach, inner
+        (Å) and ridge.
     """
 
-    def __init__(self, atoms, centres, double cutoff, double environment, stretch):
+    def __init__(self, atoms, centres, double cutoff, double environment, stretch, overlap=None):
         self.atoms = cubic_intervals(*atoms)
         self.centres = cubic_intervals(*centres)
         if self.atoms.shape[1:] != (1, 4, 4) or 4 * self.centres.shape[1] != N_CHANNELS:
@@ -134,6 +138,23 @@ cdef class Interaction:
         self.c.cutoff = cutoff
         self.c.environment = environment
         self.c.r0, self.c.low, self.c.high, self.c.margin = stretch
+        self.overlap = None
+        self.c.overlap.reach = 0.0
+        if overlap is not None:
+            self._set_overlap(*overlap)
+
+    def _set_overlap(self, between, within, double spacing, double exponent, double freeze,
+                     double outer, double reach, double inner, double ridge):
+        orbitals = cubic_intervals(*between, spacing)
+        own = cubic_intervals(*within, spacing)
+        if orbitals.shape[1:] != (1, 4, 4) or own.shape[1:] != (1, 4, 4):
+            raise ValueError("tables of another number of channels than the kernel's")
+        self.overlap = {"orbitals": orbitals, "own": own}
+        self.c.overlap.exponent = exponent
+        self.c.overlap.freeze, self.c.overlap.outer = freeze, outer
+        self.c.overlap.orbitals = view_table(orbitals, spacing)
+        self.c.overlap.own = view_table(own, spacing)
+        self.c.overlap.reach, self.c.overlap.inner, self.c.overlap.ridge = reach, inner, ridge
 
     @property
     def cutoff(self):
@@ -153,7 +174,23 @@ cdef class Interaction:
             "centres.n_intervals": self.c.centres.n_intervals,
             "centres.spacing": self.c.centres.spacing,
             "centres.intervals": self.centres,
-        }
+            "overlap": [
+                self.c.overlap.exponent,
+                self.c.overlap.freeze,
+                self.c.overlap.outer,
+                self.c.overlap.reach,
+                self.c.overlap.inner,
+                self.c.overlap.ridge,
+            ],
+        } | self._overlap_record()
+
+    def _overlap_record(self):
+        found = {}
+        for name, intervals in (self.overlap or {}).items():
+            found[f"overlap.{name}.n_intervals"] = len(intervals)
+            found[f"overlap.{name}.spacing"] = self.c.overlap.own.spacing
+            found[f"overlap.{name}.intervals"] = intervals
+        return found
 
     def stretch(self, const double[::1] length):
         """Stretch (Å) and its slope at bond lengths (n) in Å: array (2, n)."""

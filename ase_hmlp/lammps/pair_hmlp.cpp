@@ -1,11 +1,12 @@
 /* pair_style hmlp: the loops over molecules around the kernel header it shares with the Python
  * package. No function of a distance or an angle is defined here.
  *
- * A molecule belongs to the process that owns its atom of lower ID, its first atom. LAMMPS's half
- * list holds every pair of first atoms once; that pair stands for the pair of molecules. Sums over
- * neighbours that belong to ghosts go home in a reverse communication, derivatives by the sums come
- * back in a forward one, and forces on ghosts go home in LAMMPS's own reverse communication, which
- * is why newton has to be on. */
+ * A molecule belongs to the process that owns its atom of lower ID, its first atom. Of the two
+ * places that LAMMPS's full list gives a pair of first atoms, one stands for the pair of molecules.
+ * Sums over neighbours that belong to ghosts go home in a reverse communication, derivatives by the
+ * sums come back in a forward one, and forces on ghosts go home in LAMMPS's own reverse
+ * communication, which is why newton has to be on. All of a molecule's cluster is in its owner's
+ * sight and in the full list: it takes no communication but that of the forces. */
 #include "pair_hmlp.h"
 
 #include "atom.h"
@@ -46,7 +47,7 @@ constexpr int MESSAGE = hmlp::N_GATHERED;
 
 /* ---------------------------------------------------------------- construction, input ---- */
 
-PairHMLP::PairHMLP(LAMMPS *lmp) : Pair(lmp)
+PairHMLP::PairHMLP(LAMMPS *lmp) : Pair(lmp), space(std::make_unique<hmlp::OverlapSpace>())
 {
   single_enable = 0;    // energies are not sums over pairs
   restartinfo = 1;
@@ -148,7 +149,7 @@ void PairHMLP::init_style()
                comm->cutghostuser, needed);
   if (!told) comm->cutghostuser = comm_asked = needed;
 
-  neighbor->add_request(this);
+  neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
 double PairHMLP::init_one(int i, int j)
@@ -211,10 +212,10 @@ void PairHMLP::compute(int eflag, int vflag)
   update_molecules();
 
   const std::size_t n_molecules = molecules.size();
-  const auto neighbours = [this](int m) {
-    return hmlp::Neighbours{first_pair[m + 1] - first_pair[m], pairs.data() + first_pair[m],
-                            nullptr, nullptr};
+  const auto part = [](const std::vector<int> &first, const std::vector<int> &all, int m) {
+    return hmlp::Neighbours{first[m + 1] - first[m], all.data() + first[m], nullptr, nullptr};
   };
+  const auto neighbours = [&](int m) { return part(first_pair, pairs, m); };
   const bool environment = model->has_environment();
   terms.assign(n_molecules, hmlp::MoleculeTerms{});
   energies.assign(n_owned, 0.0);
@@ -224,9 +225,10 @@ void PairHMLP::compute(int eflag, int vflag)
       hmlp::gather_moments(model->interaction, molecules.data(), m, neighbours(m), rows.data());
     comm->reverse_comm(this);
     for (int m = 0; m < n_owned; ++m)
-      energies[m] = hmlp::environment_energy(model->interaction, model->regressor, molecules[m],
-                                             &rows[std::size_t(m) * hmlp::N_MOMENTS],
-                                             terms[m].by_bond);
+      energies[m] = hmlp::surroundings_energy(model->interaction, model->regressor,
+                                              molecules.data(), m, part(first_around, around, m),
+                                              &rows[std::size_t(m) * hmlp::N_MOMENTS], *space,
+                                              terms.data());
     message = GRADIENTS;
     comm->forward_comm(this, MESSAGE);
   }
@@ -356,21 +358,46 @@ void PairHMLP::build_lists()
   for (std::size_t m = 0; m < n_molecules; ++m) met[m] = second_atom[m] >= 0;
   update_molecules();
   std::fill(met.begin() + n_owned, met.end(), 0);
-  const double range = model->interaction.cutoff + neighbor->skin;
+  const double skin = neighbor->skin, range = model->interaction.cutoff + skin;
+  // Nothing is nearer than nowhere where there are no clusters.
+  const double reach = model->interaction.overlap.reach;
+  const double cluster = reach > 0.0 ? reach + skin : 0.0;
   first_pair.assign(1, 0);
+  first_around.assign(1, 0);
   pairs.clear();
+  around.clear();
   for (int m = 0; m < n_owned; ++m) {
     const int i = first_atom[m];
     for (int k = 0; k < list->numneigh[i]; ++k) {
       const int j = list->firstneigh[i][k] & NEIGHMASK;
       const int b = molecule[j];
       if (b < 0 || first_atom[b] != j || second_atom[b] < 0) continue;
-      if (dist_sq(molecules[m].centre, molecules[b].centre) >= range * range) continue;
-      pairs.push_back(b);
-      met[b] = 1;
+      const double r2 = dist_sq(molecules[m].centre, molecules[b].centre);
+      if (r2 < range * range && counts(i, j)) {
+        pairs.push_back(b);
+        met[b] = 1;
+      }
+      if (r2 < cluster * cluster) {
+        around.push_back(b);
+        met[b] = 1;
+      }
     }
     first_pair.push_back(static_cast<int>(pairs.size()));
+    first_around.push_back(static_cast<int>(around.size()));
   }
+}
+
+/* Whether a pair counts as seen from atom i. IDs, which all processes agree on, share pairs out
+ * evenly: of halves, because most first atoms have odd ones. An atom's images come in opposite pairs,
+ * whose shifts are exact where they are zero. */
+bool PairHMLP::counts(int i, int j) const
+{
+  const tagint a = atom->tag[i], b = atom->tag[j];
+  if (a != b) return (a < b) == ((a / 2 + b / 2) % 2 == 0);
+  const double *x = atom->x[i], *y = atom->x[j];
+  for (int c = 2; c > 0; --c)
+    if (y[c] != x[c]) return y[c] > x[c];
+  return y[0] > x[0];
 }
 
 void PairHMLP::update_molecules()
@@ -500,5 +527,7 @@ double PairHMLP::memory_usage()
   const auto bytes = [](const auto &v) { return double(v.capacity() * sizeof(v[0])); };
   return Pair::memory_usage() + bytes(partner_tag) + bytes(partner) + bytes(molecule) +
       bytes(first_atom) + bytes(second_atom) + bytes(first_pair) + bytes(pairs) +
-      bytes(molecules) + bytes(met) + bytes(rows) + bytes(terms) + bytes(energies);
+      bytes(first_around) + bytes(around) + bytes(molecules) + bytes(met) + bytes(rows) +
+      bytes(terms) + bytes(energies) + bytes(space->members) + bytes(space->who) +
+      bytes(space->numbers);
 }

@@ -19,6 +19,7 @@ class Model;
 struct Contact;
 struct Molecule;
 struct MoleculeTerms;
+struct OverlapSpace;
 }    // namespace hmlp
 
 namespace LAMMPS_NS {
@@ -56,14 +57,16 @@ class PairHMLP : public Pair {
   std::vector<int> second_atom;           // -1 if out of sight
   int n_owned = 0;                        // molecules whose first atom is owned come first
   std::vector<int> first_pair, pairs;     // neighbours of owned molecule m: from first_pair[m] on
+  std::vector<int> first_around, around;  // those its cluster may have, pairs from either side
 
   std::vector<char> met;                  // molecules that are owned or an owned one's neighbour
 
   // Of the current step.
   std::vector<hmlp::Molecule> molecules;
-  std::vector<double> rows;               // moments, then derivatives by them (molecules, 48)
+  std::vector<double> rows;               // moments, then derivatives by them (molecules, 132)
   std::vector<hmlp::MoleculeTerms> terms;
   std::vector<double> energies;           // of the surroundings of owned molecules
+  std::unique_ptr<hmlp::OverlapSpace> space;
 
   enum { PARTNERS, GRADIENTS } message = PARTNERS;
   bool warned_bond = false, warned_contact = false;
@@ -76,6 +79,7 @@ class PairHMLP : public Pair {
   void find_partners();
   void find_molecules();
   void build_lists();
+  bool counts(int, int) const;
   void update_molecules();
   void check_contact(const hmlp::Contact &);
   bool carries(int) const;

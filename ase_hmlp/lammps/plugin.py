@@ -156,7 +156,7 @@ def _cache() -> Path:
 def _key(command: list[str]) -> str:
     """What the plugin depends on, in sixteen digits."""
     digest = hashlib.sha256(repr((command, platform.machine())).encode())
-    kernel = (_KERNEL / name for name in ("hmlp_kernel.h", "hmlp_passes.h"))
+    kernel = (_KERNEL / name for name in ("hmlp_kernel.h", "hmlp_passes.h", "hmlp_overlap.h"))
     for path in (*(SOURCES / name for name in _FILES + _HEADERS), *kernel):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

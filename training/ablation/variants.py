@@ -24,8 +24,10 @@ NOTES = (
     "others; families that the configuration never holds out are not judged.",
     f"Pair acts between atoms, so it sees how molecules point. Environment: {N_FINGERPRINTS} "
     "fingerprints of a molecule's neighbours. Radial ones are the densities and shells, sums over "
-    "the centres of neighbours of functions of their distance; all others see directions. Where "
-    "the kernel is on radial ones, so are the level's linear terms, but for the row of all levels.",
+    "the centres of neighbours of functions of their distance; all others see directions; overlaps "
+    "are the forms with the inverse of the molecules' overlap matrix. Where the kernel is on "
+    "radial ones, so are the level's linear terms, but for the row of all levels, and there are "
+    "no overlaps.",
     "Published: Zong, Wiebe and Ackland (2020). Its radial fingerprints are Gaussians (equation 3) "
     "and damped sines (equation 4) of distances of atoms: the pair level without stretch terms, "
     "with the configuration's widths, ended by a cutoff in the distance of centres instead of "
@@ -73,7 +75,12 @@ def variants(config: TrainingConfig) -> list[Variant]:
         )
     weights = {str(family): weight for family, weight in environment.inputs.items()}
     inputs = {f: w for f, w in weights.items() if f in RADIAL} or {"shell": 1.0}
-    radial = {"environment.inputs": inputs, "environment.linear": list(RADIAL)}
+    no_overlaps = {"environment.overlap": None}
+    radial = {
+        "environment.inputs": inputs,
+        "environment.linear": list(RADIAL),
+        **no_overlaps,
+    }
     published = {
         "pair.stretch_terms": False,
         "fit.levels": ["pair", "orientation"],
@@ -88,15 +95,21 @@ def variants(config: TrainingConfig) -> list[Variant]:
         "environment.inputs": inputs | {QUADRUPOLE: weights.get("S", 0.15)},
         "environment.linear": [*RADIAL, QUADRUPOLE],
         "environment.stretch_width": 0.0,
+        **no_overlaps,
     }
     return [
         Variant("bond alone", {"fit.levels": []}),
         Variant("pair", {"fit.levels": ["pair"]}),
         Variant("pair, orientation", {"fit.levels": ["pair", "orientation"]}),
         Variant("all levels, linear", {"environment.representatives": 0}),
+        Variant(
+            "all levels without overlaps, linear",
+            {"environment.representatives": 0, **no_overlaps},
+        ),
+        Variant("all levels without overlaps", no_overlaps),
         Variant("pair; kernel on radial", {"fit.levels": ["pair", "environment"], **radial}),
         Variant("pair, orientation; kernel on radial", radial),
-        Variant("all levels; kernel on radial", {"environment.inputs": inputs}),
+        Variant("all levels; kernel on radial", {"environment.inputs": inputs, **no_overlaps}),
         Variant("all levels, as configured", {}),
         Variant("published, linear", {**published, **alone}),
         Variant("published, our orientation, linear", published),

@@ -991,6 +991,7 @@ def main():
     parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
     parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
     parser.add_argument("--limit", type=int, help="only the first N trajectories of the plan")
+    parser.add_argument("--family", help="only the trajectories of one family")
     parser.add_argument("--block", type=int, default=6, help="trajectories between two stages")
     parser.add_argument("--pack", action="store_true", help="only pack what is labelled")
     parser.add_argument(
@@ -1010,6 +1011,8 @@ def main():
         ).labeller()
         folder.mkdir(parents=True, exist_ok=True)
         wanted = [t for t in trajectories[: arguments.limit] if t.name not in done]
+        if arguments.family:
+            wanted = [t for t in wanted if t.family == arguments.family]
         for start in range(0, len(wanted), arguments.block):
             block = wanted[start : start + arguments.block]
             found = joblib.Parallel(n_jobs=arguments.workers, batch_size=1)(
