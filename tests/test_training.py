@@ -125,7 +125,7 @@ def test_fit_learns_a_potential_of_its_own_form(fitted, frames):
     assert rows["orientation"].force_mae < 0.85 * rows["pair"].force_mae
     assert rows["environment"].energy_mae < 0.62 * rows["orientation"].energy_mae
     assert rows["environment"].force_mae < 0.75 * rows["orientation"].force_mae
-    assert rows["all"].force_mae < 0.60 * rows["environment"].force_mae
+    assert rows["all"].force_mae < 0.66 * rows["environment"].force_mae
     assert rows["all"].force_mae < 0.03 * 1e3 * spread
     assert rows["all"].energy_mae < 1.0
     assert rows["all"].pressure_mae < 0.4
@@ -167,7 +167,9 @@ def _designs_of(potential):
         potential.stretch, level.basis, g, np.ones(len(g.linear)), overlap=level.overlap
     )
     assert design.sees_bond
-    yield design, np.concatenate([g.linear, g.linear_stretch, g.alpha])
+    overlaps = slice(33, 89)  # none of them with the stretch
+    assert not g.linear_stretch[overlaps].any()
+    yield design, np.concatenate([g.linear, np.delete(g.linear_stretch, overlaps), g.alpha])
 
 
 # ---------------------------------------------------------------- parts

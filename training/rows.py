@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 import ase_hmlp._core.evaluate as evaluate
+from ase_hmlp._core.levels import N_FORMS, OVERLAP
 from ase_hmlp._core.rows import fingerprint_jacobian
 from ase_hmlp.fingerprints import OverlapBasis, RadialBasis
 from ase_hmlp.geometry import Geometry
@@ -158,9 +159,21 @@ class EnvironmentDesign:
         return np.arange(len(self.spread)) if self.linear is None else np.flatnonzero(self.linear)
 
     @property
+    def _free_stretch(self) -> np.ndarray:
+        """Those whose coefficients depend on the stretch of the bond, too.
+
+        Overlaps see the lengths of bonds themselves; with the stretch they would pull molecules of
+        hot dense liquids into each other.
+        """
+        if not self.sees_bond:
+            return np.zeros(0, dtype=int)
+        free = self._free
+        return free[(free < OVERLAP) | (free >= OVERLAP + N_FORMS)]
+
+    @property
     def n_linear(self) -> int:
         """Number of linear coefficients, those of the stretch included."""
-        return len(self._free) * (2 if self.sees_bond else 1)
+        return len(self._free) + len(self._free_stretch)
 
     @property
     def n_coefficients(self) -> int:
@@ -178,8 +191,8 @@ class EnvironmentDesign:
         """
         out = np.zeros((self.n_coefficients, self.n_coefficients))
         linear = (self.spread[self._free] / linear_prior) ** 2
-        if self.sees_bond:
-            linear = np.concatenate([linear, linear * self.regressor.stretch_width**2])
+        stretch = self.spread[self._free_stretch] * self.regressor.stretch_width / linear_prior
+        linear = np.concatenate([linear, stretch**2])
         n = self.n_linear
         out[range(n), range(n)] = linear
         # The little on the diagonal keeps coefficients from growing against each other.
@@ -219,10 +232,11 @@ class EnvironmentDesign:
         out[:k, 0] = v.sum(axis=0)[free]
         out[:k, 1:] = jacobian.sum(axis=0)[free]
         if self.sees_bond:
-            stretch = r - self.regressor.r0
-            out[k : 2 * k, 0] = (stretch @ v)[free]
-            out[k : 2 * k, 1:] = np.tensordot(stretch, jacobian, 1)[free]
-            out[k : 2 * k, 1:] += v.T[free] @ dr
+            stretch, free = r - self.regressor.r0, self._free_stretch
+            part = out[k : self.n_linear]
+            part[:, 0] = (stretch @ v)[free]
+            part[:, 1:] = np.tensordot(stretch, jacobian, 1)[free]
+            part[:, 1:] += v.T[free] @ dr
         self._kernel_rows(out[self.n_linear :], v, jacobian, r, dr)
         return out
 
@@ -247,7 +261,7 @@ class EnvironmentDesign:
         linear, stretch = np.zeros((2, len(self.spread)))
         linear[self._free] = coefficients[:k]
         if self.sees_bond:
-            stretch[self._free] = coefficients[k : 2 * k]
+            stretch[self._free_stretch] = coefficients[k : self.n_linear]
         regressor = replace(
             self.regressor,
             linear=linear,

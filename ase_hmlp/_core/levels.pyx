@@ -20,9 +20,14 @@ from ase_hmlp._core.kernel cimport (
     smooth_cutoff,
 )
 from ase_hmlp._core.kernel cimport N_FINGERPRINTS as KERNEL_FINGERPRINTS
+from ase_hmlp._core.kernel cimport N_FORMS as KERNEL_FORMS
+from ase_hmlp._core.kernel cimport OVERLAP as KERNEL_OVERLAP
 
 #: Fingerprints of the environment level, and most components that its Gaussian kernel sees.
 N_FINGERPRINTS, MOST_COMPONENTS = KERNEL_FINGERPRINTS, MAX_COMPONENTS
+
+#: Place of the first form of overlaps among them, and how many there are.
+OVERLAP, N_FORMS = KERNEL_OVERLAP, KERNEL_FORMS
 
 #: First and last bond length and spacing (Å) of the table of what an isolated molecule would get.
 ISOLATED = (0.2, 1.7, 0.001)
