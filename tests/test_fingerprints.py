@@ -673,7 +673,7 @@ def test_forms_match_oracle(name):
     [
         {"exponent": 1.3},
         {"widths": (0.5, 1.5, 2.5)},
-        {"reach": 5.5, "inner": 0.0},
+        {"reach": 4.4, "inner": 0.0},
         {"reach": 2.5},
         {"ridge": 0.5},
         {"freeze": (1.5, 2.2)},
