@@ -10,7 +10,7 @@
  *
  * where w = (1 - x^3)^3, x = (R^2 - inner^2) / (reach^2 - inner^2), from 1 up to `inner` falls to 0 at
  * `reach`, so that neighbours come and go smoothly. Bonds are as long as the stretch says. With s the
- * overlap of two 1s orbitals no arrangement makes it singular. Fingerprints of b are quadratic forms
+ * overlap of two 1s orbitals nothing makes it singular but distances that are frozen. Fingerprints of b are quadratic forms
  * v . S^-1 . v' of vectors over the molecules a: how orbitals of b overlap with the bonding orbitals
  * of all,
  *
