@@ -10,9 +10,9 @@
  *
  * where w = (1 - x^3)^3, x = (R^2 - inner^2) / (reach^2 - inner^2), from 1 up to `inner` falls to 0 at
  * `reach`, so that neighbours come and go smoothly. Bonds are as long as the stretch says. With s the
- * overlap of two 1s orbitals nothing makes it singular but distances that are frozen. Fingerprints of b are quadratic forms
- * v . S^-1 . v' of vectors over the molecules a: how orbitals of b overlap with the bonding orbitals
- * of all,
+ * overlap of two 1s orbitals nothing makes it singular but distances that are frozen. Fingerprints
+ * of b are quadratic forms v . S^-1 . v' of vectors over the molecules a: how orbitals of b overlap
+ * with the bonding orbitals of all,
  *
  *   0      bonding   1 at b, 0 elsewhere
  *   1-3    even      w_a sum_ij g_k(r_ij)
