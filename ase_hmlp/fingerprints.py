@@ -20,7 +20,7 @@ RADIAL_KINDS = {
     "quadrupole": 2,
     "born_mayer": 3,
     "shell": 4,
-    "slater": 5,
+    "wendland": 5,
 }
 
 #: Orientational invariants of two linear molecules, in the kernel's order.
@@ -55,7 +55,7 @@ class RadialFunction:
 
     Parameters
     ----------
-    kind : {"gaussian", "damped_sine", "quadrupole", "born_mayer", "shell", "slater"}
+    kind : {"gaussian", "damped_sine", "quadrupole", "born_mayer", "shell", "wendland"}
         ``exp(-(r/a)^2)`` (equation 3), ``sin(a r) exp(-r/b)`` (equation 4), ``r^-5`` (equation 6),
         ``exp(-r/a)``, ``exp(-((r-a)/b)^2)``, ``exp(-a r) (1 + a r + (a r)^2 / 3)``.
     a, b : float
@@ -143,8 +143,8 @@ class OverlapBasis:
 
     Parameters
     ----------
-    exponent : float, 1/Å
-        Of the 1s orbitals whose overlap the matrix is made of.
+    support : float, Å
+        Distance at which the overlap of two atoms' orbitals ends.
     widths : three floats, Å
         Of the Gaussians that orbitals of a molecule overlap with the others' bonding ones by.
     reach, inner : float, Å
@@ -155,7 +155,7 @@ class OverlapBasis:
         As `RadialBasis`'s inner and outer, between molecules.
     """
 
-    exponent: float
+    support: float
     widths: tuple[float, float, float]
     reach: float
     inner: float
@@ -171,7 +171,7 @@ class OverlapBasis:
         within : bool
             Between the atoms of one molecule: distances are never frozen.
         """
-        functions = (*gaussians(self.widths), RadialFunction("slater", self.exponent))
+        functions = (*gaussians(self.widths), RadialFunction("wendland", self.support))
         return RadialBasis(functions, NEVER, *((0.0, 0.0) if within else self.freeze)).evaluate(
             r, cut=False
         )

@@ -347,7 +347,7 @@ def interaction(
             np.array(overlap.evaluate(r, within=False)),
             np.array(overlap.evaluate(r, within=True)),
             ORBITAL_SPACING,
-            overlap.exponent,
+            overlap.support,
             *overlap.freeze,
             overlap.reach,
             overlap.inner,

@@ -2,7 +2,7 @@
 
 A model file is one zlib-compressed joblib dump of a plain dict::
 
-    {"format": "ase_hmlp model", "schema": 4, "package_version": str, "name": str,
+    {"format": "ase_hmlp model", "schema": 5, "package_version": str, "name": str,
      "units": {"energy": "eV", "length": "angstrom", "pressure": "GPa"},
      "potential": Potential.to_dict(), "domain": {...}, "training": {...}, "errors": {...}}
 
@@ -46,7 +46,7 @@ from ase_hmlp.potential import Potential
 FORMAT = "ase_hmlp model"
 
 #: Version of the file's layout; raised whenever an older reader would misunderstand a new file.
-SCHEMA = 4
+SCHEMA = 5
 
 UNITS = {"energy": "eV", "length": "angstrom", "pressure": "GPa"}
 
@@ -590,7 +590,7 @@ def _check_basis(data: dict, where: str) -> None:
             isinstance(kind, str) and kind in RADIAL_KINDS,
             f"{where}: unknown kind {kind!r:.40}",
         )
-        decays = {"gaussian": "a", "born_mayer": "a", "slater": "a", "damped_sine": "b"}
+        decays = {"gaussian": "a", "born_mayer": "a", "wendland": "a", "damped_sine": "b"}
         decay = (decays | {"shell": "b"}).get(kind)
         for key in ("a", "b"):
             value = _number(function[key], f"{where} {kind} {key}")
@@ -598,7 +598,7 @@ def _check_basis(data: dict, where: str) -> None:
 
 
 def _check_overlap(data: dict, where: str) -> None:
-    _keys(data, "exponent widths reach inner ridge freeze", where)
+    _keys(data, "support widths reach inner ridge freeze", where)
     for key, length in (("widths", 3), ("freeze", 2)):
         value = data[key]
         _require(
@@ -606,9 +606,9 @@ def _check_overlap(data: dict, where: str) -> None:
         )
         for number in value:
             _number(number, f"{where} {key}")
-    for key in ("exponent", "reach", "inner", "ridge"):
+    for key in ("support", "reach", "inner", "ridge"):
         _number(data[key], f"{where} {key}")
-    _require(data["exponent"] > 0, f"{where}: the exponent is not above 0")
+    _require(data["support"] > 0, f"{where}: the support is not above 0")
     _require(min(data["widths"]) > 0, f"{where}: a width is not above 0")
     _require(data["ridge"] >= 0, f"{where}: the ridge is below 0")
     _require(

@@ -83,11 +83,17 @@ def radial(function, basis, r, cut=True):
         value = np.exp(-np.asarray(r) / function.a)
     elif function.kind == "shell":
         value = np.exp(-(((s - function.a) / function.b) ** 2))
-    elif function.kind == "slater":
-        value = np.exp(-function.a * s) * Polynomial([1, 1, 1 / 3])(function.a * s)
+    elif function.kind == "wendland":
+        value = wendland(s, function.a)
     else:
         raise ValueError(function.kind)
     return value * cutoff_function(r, basis.cutoff) if cut else value
+
+
+def wendland(r, support):
+    """Positive definite in three dimensions and twice differentiable; 0 from `support` on."""
+    x = np.minimum(r / support, 1.0)
+    return (1 - x) ** 4 * Polynomial([1, 4])(x)
 
 
 def radial_channels(basis, r, cut=True):
@@ -203,11 +209,10 @@ def orientation_fingerprints(basis, structure):
 
 
 def overlap_functions(overlap, r, within):
-    """Three Gaussians and the overlap of two 1s orbitals at distances r: (..., 4)."""
+    """Three Gaussians and the overlap of two atoms' orbitals at distances r: (..., 4)."""
     s = r if within else frozen(r, *overlap.freeze)
     gaussians = [np.exp(-((s / width) ** 2)) for width in overlap.widths]
-    x = overlap.exponent * s
-    return np.stack([*gaussians, np.exp(-x) * (1 + x + x**2 / 3)], axis=-1)
+    return np.stack([*gaussians, wendland(s, overlap.support)], axis=-1)
 
 
 def cluster(overlap, held, structure, m, alone=False):

@@ -57,7 +57,7 @@ CONFIG = {
         "representatives": 10,
         "length_scale": 2.0,
         "stretch_width": 0.3,
-        "overlap": {"exponent": 2.0, "widths": [0.8, 1.2, 1.8], "reach": 3.4, "inner": 2.6},
+        "overlap": {"support": 3.4, "widths": [0.8, 1.2, 1.8], "reach": 3.4, "inner": 2.6},
     },
     "fit": {"learning_curve": 1},
 }

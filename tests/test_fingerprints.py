@@ -76,7 +76,7 @@ FUNCTIONS = [
     *quadrupole(),
     *born_mayer(0.3),
     *shells([1.1, 2.4], 0.35),
-    RadialFunction("slater", 2.1),
+    RadialFunction("wendland", 2.1),
 ]
 POTENTIAL = toy_potential()
 FORMS = slice(33, 89)
@@ -547,7 +547,7 @@ def test_orientation_fingerprints_match_oracle(structure):
 
 def overlap_bound(inner, outer, start):
     """How far tables of g1, g2, g3 and s may be off beyond `start`."""
-    functions = (*gaussians(OVERLAP_BASIS.widths), RadialFunction("slater", OVERLAP_BASIS.exponent))
+    functions = (*gaussians(OVERLAP_BASIS.widths), RadialFunction("wendland", OVERLAP_BASIS.support))
     basis = RadialBasis(functions, OVERLAP_BASIS.reach, inner, outer)
     return interpolation_bounds(basis, ORBITAL_SPACING, False, start)[0]
 
@@ -671,7 +671,7 @@ def test_forms_match_oracle(name):
 @pytest.mark.parametrize(
     "change",
     [
-        {"exponent": 1.3},
+        {"support": 2.3},
         {"widths": (0.5, 1.5, 2.5)},
         {"reach": 4.4, "inner": 0.0},
         {"reach": 2.5},
@@ -759,13 +759,14 @@ def test_forms_are_smooth_as_a_neighbour_crosses(joint):
 def test_forms_of_a_dimer_by_hand():
     """Two parallel molecules beyond all freezing, within `inner`: a matrix of two rows."""
     overlap = replace(OVERLAP_BASIS, freeze=(0.0, 0.0))
-    r, bond, z = 2.0, 0.74, overlap.exponent
+    r, bond = 2.0, 0.74
     axes = np.array([[0.0, 0, 1.0], [0.0, 0, 1.0]])
     atoms = from_molecules(np.array([[0.0, 0, 0], [r, 0, 0]]), axes)
     found = forms_of(Structure.of(atoms), overlap=overlap)
 
     def s(x):
-        return np.exp(-z * x) * (1 + z * x + (z * x) ** 2 / 3)
+        x = x / overlap.support
+        return (1 - x) ** 4 * (1 + 4 * x)
 
     def g(x):
         return np.exp(-((x / overlap.widths[1]) ** 2))

@@ -328,7 +328,7 @@ def test_empty_file_is_truncated(tmp_path):
         load_model(tmp_path / "m.joblib")
 
 
-@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (3, "older"), (5, "newer")])
+@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (4, "older"), (6, "newer")])
 def test_other_schema_versions(tmp_path, schema, age):
     data = toy_model().to_dict() | {"schema": schema, "package_version": "9.9", "extra": 1}
     joblib.dump(data, tmp_path / "m.joblib", compress=3)
@@ -405,8 +405,8 @@ OVERLAP = ("potential", "environment", "overlap")
         ((*OVERLAP, "freeze"), [1.2, 0.9], "what freezes is not within reach"),
         ((*OVERLAP, "freeze"), [-0.1, 0.9], "what freezes is not within reach"),
         ((*OVERLAP, "freeze"), [0.9, 3.2], "what freezes is not within reach"),
-        ((*OVERLAP, "exponent"), "2", "environment overlap exponent is '2', not a finite number"),
-        ((*OVERLAP, "exponent"), 0.0, "environment overlap: the exponent is not above 0"),
+        ((*OVERLAP, "support"), "2", "environment overlap support is '2', not a finite number"),
+        ((*OVERLAP, "support"), 0.0, "environment overlap: the support is not above 0"),
         ((*OVERLAP, "ridge"), None, "environment overlap ridge is None, not a finite number"),
         ((*OVERLAP, "ridge"), -0.01, "environment overlap: the ridge is below 0"),
         ((*OVERLAP, "inner"), float("inf"), "environment overlap inner is inf"),

@@ -46,7 +46,7 @@ ENVIRONMENT_BASIS = RadialBasis(
     outer=1.5,
 )
 OVERLAP_BASIS = OverlapBasis(
-    exponent=2.0, widths=(0.8, 1.2, 1.8), reach=3.2, inner=2.4, ridge=0.05, freeze=(0.88, 1.2)
+    support=3.4, widths=(0.8, 1.2, 1.8), reach=3.2, inner=2.4, ridge=0.05, freeze=(0.88, 1.2)
 )
 
 

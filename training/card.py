@@ -131,8 +131,8 @@ def form_lines(potential: Potential) -> list[str]:
         if environment.overlap is not None:
             clusters = environment.overlap
             lines.append(
-                f"- overlaps, {len(overlap_names())} of those fingerprints: 1s orbitals of "
-                f"exponent {clusters.exponent} 1/Å, Gaussians of "
+                f"- overlaps, {len(overlap_names())} of those fingerprints: orbitals that overlap "
+                f"to {clusters.support} Å, Gaussians of "
                 f"{', '.join(map(str, clusters.widths))} Å, clusters to {clusters.reach} Å"
             )
     return lines

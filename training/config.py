@@ -211,14 +211,14 @@ class OverlapSection(Section):
 
     Attributes
     ----------
-    exponent : 1/Å
+    support : Å
     widths : three, Å
     reach, inner : Å
     ridge : of the diagonal of the overlap matrix
     freeze : distances between molecules (Å) below which nothing changes any more
     """
 
-    exponent: PositiveFloat
+    support: PositiveFloat
     widths: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     reach: PositiveFloat
     inner: PositiveFloat
@@ -229,12 +229,14 @@ class OverlapSection(Section):
     def _falls(self):
         if not self.inner < self.reach:
             raise ValueError("inner must be shorter than reach")
+        if not self.freeze[0] <= self.freeze[1] < self.reach:
+            raise ValueError("freeze must be two distances that ascend, within reach")
         return self
 
     def basis(self) -> OverlapBasis:
         """What the kernel is told."""
         return OverlapBasis(
-            self.exponent, self.widths, self.reach, self.inner, self.ridge, self.freeze
+            self.support, self.widths, self.reach, self.inner, self.ridge, self.freeze
         )
 
 

@@ -114,7 +114,7 @@ constexpr int CENTRE_INTERVAL = N_CHANNELS / 4 * BLOCK;
 struct Overlap {
   Table orbitals;       /* g1 g2 g3 s  of two molecules' atoms; s is not read, it is computed */
   Table own;            /* g1 g2 g3 s  of one molecule's, from distance zero on */
-  double exponent;      /* of s, 1/Angstrom */
+  double support;       /* of s, Angstrom */
   double freeze, outer; /* distances between molecules stop changing from `outer` to `freeze` */
   double reach, inner;  /* of a cluster, between centres; no clusters where it is zero */
   double ridge;
@@ -145,7 +145,7 @@ enum RadialKind {
   QUADRUPOLE = 2,  /* r^-5, the radial part of fp_EQQ; seed paper, equation 6 */
   BORN_MAYER = 3,  /* exp(-r/a), the repulsive baseline: never frozen */
   SHELL = 4,       /* exp(-((r - a)/b)^2) */
-  SLATER = 5       /* exp(-x) (1 + x + x^2/3), x = a r: the overlap of two 1s orbitals */
+  WENDLAND = 5     /* (1 - x)^4 (1 + 4 x), x = r/a, 0 beyond x = 1: see hmlp_overlap.h */
 };
 
 /* The invariants of two axes a, b and the unit separation R^ (Stone's S functions, even in each
@@ -256,13 +256,15 @@ struct Contact {
 
 /* What clusters are worked on in, one for each thread; it grows to what the largest needs. */
 struct OverlapSpace {
-  int n = 0; /* members, the molecule itself first */
+  int n = 0;      /* members, the molecule itself first */
+  int stride = 0; /* of the matrix: n filled up to whole four-vectors */
   std::vector<Molecule> members;
   std::vector<int> who;
   std::vector<double> numbers;
-  /* Parts of it: (n, n); of pairs; of atoms; (n, N_ORBITALS) each; (2 n, 3), (n, 3) and (n) each. */
+  /* Parts of it: (n, stride); of pairs; of atoms; (n, N_ORBITALS) each; (2 n, 3), (n, 3) and (n) each. */
   double *matrix, *pairs, *sights, *vectors, *solved, *again, *mixed, *mixed_again;
-  double *spread, *pull; /* (n, 12): by direction, atoms as they meet those of another molecule */
+  double *sides, *by_entry; /* (2 N_ORBITALS, stride), (stride) */
+  double *spread, *pull;    /* (n, 12): by direction, atoms as they meet those of another molecule */
   double *atoms, *gradient, *by_centre, *by_bond, *weight, *weight_slope, *by_weight, *norm_slope;
   double* bond; /* (n): lengths of bonds, those of members being held */
   double products[N_POWERS][N_ORBITALS][N_ORBITALS];
@@ -272,17 +274,20 @@ struct OverlapSpace {
     if (k <= members.size()) return;
     members.resize(k);
     who.resize(k);
-    numbers.resize(k * k + k * (k - 1) / 2 * PAIR_RECORD +
-                   k * (4 * SIGHT_RECORD + 5 * N_ORBITALS + 47));
+    numbers.resize(k * (k + 3) + k * (k - 1) / 2 * PAIR_RECORD +
+                   k * (4 * SIGHT_RECORD + 5 * N_ORBITALS + 47) +
+                   (k + 3) * (2 * N_ORBITALS + 1));
     double* next = numbers.data();
     const auto take = [&next](std::size_t size) {
       double* part = next;
       next += size;
       return part;
     };
-    matrix = take(k * k);
+    matrix = take(k * (k + 3));
     pairs = take(k * (k - 1) / 2 * PAIR_RECORD);
     sights = take(4 * k * SIGHT_RECORD);
+    sides = take((k + 3) * 2 * N_ORBITALS);
+    by_entry = take(k + 3);
     for (double** part : {&vectors, &solved, &again, &mixed, &mixed_again})
       *part = take(k * N_ORBITALS);
     for (double** part : {&spread, &pull}) *part = take(12 * k);

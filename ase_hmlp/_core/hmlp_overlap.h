@@ -9,9 +9,11 @@
  *   S_aa = (1 + ridge) (2 + 2 s(r_a)),   S_ac = w_a w_c sum over their atoms i, j of s(r_ij)
  *
  * where w = (1 - x^3)^3, x = (R^2 - inner^2) / (reach^2 - inner^2), from 1 up to `inner` falls to 0 at
- * `reach`, so that neighbours come and go smoothly. Bonds are as long as the stretch says. With s the
- * overlap of two 1s orbitals nothing makes it singular but distances that are frozen. Fingerprints
- * of b are quadratic forms v . S^-1 . v' of vectors over the molecules a: how orbitals of b overlap
+ * `reach`, so that neighbours come and go smoothly. Bonds are as long as the stretch says. For s the
+ * overlap of two 1s orbitals would do, but it has no end: s is Wendland's (1 - x)^4 (1 + 4 x) with
+ * x = r/support (Adv. Comput. Math. 4, 389, 1995), nearly as large where molecules meet, and positive
+ * definite as well, so that nothing makes the matrix singular but distances that are frozen.
+ * Fingerprints of b are quadratic forms v . S^-1 . v' of vectors over the molecules a: how orbitals of b overlap
  * with the bonding orbitals of all,
  *
  *   0      bonding   1 at b, 0 elsewhere
@@ -51,6 +53,7 @@ HMLP_INLINE void find_cluster(const Interaction& m, const Molecule* all, int a,
     double d[3];
     if (separation(all[a], all[around.index[n]], around, n, d) < reach2) put(around.index[n], d);
   }
+  s.stride = (s.n + 3) / 4 * 4;
 }
 
 /* s of four distances, none of them frozen, given their squares; its slopes over the distances. */
@@ -59,9 +62,10 @@ HMLP_INLINE v4 four_overlaps(const Overlap& m, v4 r2, v4* slopes) {
   store(square, r2);
 #pragma omp simd
   for (int k = 0; k < 4; ++k) root[k] = std::sqrt(square[k]);
-  const v4 x = m.exponent * load(root), e = vector_exp(-x);
-  *slopes = (e + e * x) * (m.exponent * m.exponent * (-1.0 / 3.0));
-  return e + e * x * (1.0 + x * (1.0 / 3.0));
+  const double inverse = 1.0 / m.support;
+  const v4 x = inverse * load(root), rest = 1.0 - x, t = rest > v4{} ? rest : v4{}, t3 = t * t * t;
+  *slopes = t3 * (-20.0 * inverse * inverse);
+  return t * t3 * (1.0 + 4.0 * x);
 }
 
 /* The same of any distances. */
@@ -69,7 +73,7 @@ HMLP_INLINE v4 four_frozen(const Overlap& m, v4 r2, v4* slopes) {
   v4 f;
   for (int k = 0; k < 4; ++k) {
     const double r = std::sqrt(r2[k]);
-    const Value s = radial_function(SLATER, m.exponent, 0.0, r, NEVER, m.freeze, m.outer);
+    const Value s = radial_function(WENDLAND, m.support, 0.0, r, NEVER, m.freeze, m.outer);
     f[k] = s.f;
     (*slopes)[k] = s.df / (r > NOWHERE ? r : NOWHERE);
   }
@@ -117,52 +121,151 @@ HMLP_INLINE void forms_of(const double P[][N_ORBITALS], const double* u, double*
       }
 }
 
-/* (n, N_ORBITALS): S^-1 times others, by its Cholesky factor. */
-HMLP_INLINE void solve_cluster(const OverlapSpace& s, const double* right, double* left) {
-  const int n = s.n;
-  v4 z[N_ORBITALS / 4];
-  for (int a = 0; a < n; ++a) {
-    const double* row = s.matrix + static_cast<std::size_t>(a) * n;
-    for (int q = 0; q < N_ORBITALS / 4; ++q) z[q] = load(right + N_ORBITALS * a + 4 * q);
-    for (int c = 0; c < a; ++c)
-      for (int q = 0; q < N_ORBITALS / 4; ++q) z[q] -= row[c] * load(left + N_ORBITALS * c + 4 * q);
-    for (int q = 0; q < N_ORBITALS / 4; ++q) store(left + N_ORBITALS * a + 4 * q, z[q] * row[a]);
-  }
-  for (int a = n - 1; a >= 0; --a) {
-    const double* row = s.matrix + static_cast<std::size_t>(a) * n;
-    for (int q = 0; q < N_ORBITALS / 4; ++q) {
-      z[q] = load(left + N_ORBITALS * a + 4 * q) * row[a];
-      store(left + N_ORBITALS * a + 4 * q, z[q]);
-    }
-    for (int c = 0; c < a; ++c)
-      for (int q = 0; q < N_ORBITALS / 4; ++q) {
-        double* p = left + N_ORBITALS * c + 4 * q;
-        store(p, load(p) - row[c] * z[q]);
+/* S = U^T U with U the upper triangle, in place, inverses on its diagonal; four rows at a time, so
+ * that those below are read and written once for four. Entries below the diagonal mean nothing, nor
+ * do those from n on that fill rows up to whole four-vectors. */
+HMLP_INLINE void factorise(OverlapSpace& s) {
+  const int n = s.n, stride = s.stride;
+  const auto row = [&s, stride](int a) { return s.matrix + static_cast<std::size_t>(a) * stride; };
+  for (int first = 0; first < n; first += 4) {
+    const int last = first + 4 < n ? first + 4 : n;
+    for (int k = first; k < last; ++k) {
+      double* mine = row(k);
+      for (int p = first; p < k; ++p) {
+        const double *above = row(p), l = above[k];
+        for (int c = first; c < stride; c += 4) store(mine + c, load(mine + c) - l * load(above + c));
       }
+      const double pivot = mine[k] > SMALLEST_PIVOT ? mine[k] : SMALLEST_PIVOT;
+      const double over = 1.0 / std::sqrt(pivot);
+      for (int c = first; c < stride; c += 4) store(mine + c, load(mine + c) * over);
+      mine[k] = over;
+    }
+    const double *u = row(first), *v = u + stride, *w = v + stride, *x = w + stride;
+    for (int a = last; a < n; ++a) {
+      double* mine = row(a);
+      const double la = u[a], lb = v[a], lc = w[a], ld = x[a];
+      for (int c = a & ~3; c < stride; c += 4)
+        store(mine + c, load(mine + c) - (la * load(u + c) + lb * load(v + c)) -
+                            (lc * load(w + c) + ld * load(x + c)));
+    }
   }
 }
 
-/* P_ij = sum over members of two vectors' entries. */
+/* (n, N_ORBITALS): S^-1 times others, by its factor. */
+HMLP_INLINE void solve_cluster(const OverlapSpace& s, const double* right, double* left) {
+  constexpr int Q = N_ORBITALS / 4;
+  const int n = s.n, stride = s.stride;
+  const double* u = s.matrix;
+  v4 z[2][Q];
+  /* Two rows at a time, less two of `left` by two columns of the factor. */
+  const auto begin = [&z](const double* from) {
+    for (int q = 0; q < 2 * Q; ++q) z[q / Q][q % Q] = load(from + 4 * q);
+  };
+  const auto subtract = [&z, left](int c, double first, double second) {
+    for (int q = 0; q < Q; ++q) {
+      const v4 known = load(left + N_ORBITALS * c + 4 * q);
+      z[0][q] -= first * known;
+      z[1][q] -= second * known;
+    }
+  };
+  const auto finish = [&z, left](int a, int which, double over) {
+    for (int q = 0; q < Q; ++q) {
+      z[which][q] *= over;
+      store(left + N_ORBITALS * a + 4 * q, z[which][q]);
+    }
+  };
+  for (int a = 0; a + 1 < n; a += 2) {
+    begin(right + N_ORBITALS * a);
+    const double* column = u + a;
+    for (int c = 0; c < a; ++c, column += stride) subtract(c, column[0], column[1]);
+    finish(a, 0, column[0]);
+    for (int q = 0; q < Q; ++q) z[1][q] -= column[1] * z[0][q];
+    finish(a + 1, 1, column[stride + 1]);
+  }
+  if (n % 2) {
+    const int a = n - 1;
+    for (int q = 0; q < Q; ++q) z[0][q] = load(right + N_ORBITALS * a + 4 * q);
+    const double* column = u + a;
+    for (int c = 0; c < a; ++c, column += stride)
+      for (int q = 0; q < Q; ++q) z[0][q] -= column[0] * load(left + N_ORBITALS * c + 4 * q);
+    finish(a, 0, column[0]);
+    for (int q = 0; q < Q; ++q) z[0][q] = load(left + N_ORBITALS * a + 4 * q);
+    finish(a, 0, column[0]);
+  }
+  for (int a = n - n % 2 - 2; a >= 0; a -= 2) {
+    begin(left + N_ORBITALS * a);
+    const double *row = u + static_cast<std::size_t>(a) * stride, *next = row + stride;
+    for (int c = a + 2; c < n; ++c) subtract(c, row[c], next[c]);
+    finish(a + 1, 1, next[a + 1]);
+    for (int q = 0; q < Q; ++q) z[0][q] -= row[a + 1] * z[1][q];
+    finish(a, 0, row[a]);
+  }
+}
+
+/* Orbitals in four-vectors: the first is even, forms mix no orbital of it with one of another, and
+ * none before FIRST_POLAR with one of the last two. */
+HMLP_INLINE constexpr int first_quarter(int orbital) { return orbital < FIRST_ODD ? 0 : 1; }
+HMLP_INLINE constexpr int end_of_quarters(int orbital) {
+  return orbital < FIRST_ODD ? 1 : orbital < FIRST_POLAR ? 2 : N_ORBITALS / 4;
+}
+
+/* P_ij = sum over members of two vectors' entries, where a form needs it. */
 HMLP_INLINE void add_products(const OverlapSpace& s, const double* first, const double* second,
                               double P[][N_ORBITALS]) {
   v4 products[N_ORBITALS][N_ORBITALS / 4] = {}, z[N_ORBITALS / 4];
   for (int a = 0; a < s.n; ++a) {
     const double* v = first + N_ORBITALS * a;
     for (int q = 0; q < N_ORBITALS / 4; ++q) z[q] = load(second + N_ORBITALS * a + 4 * q);
+#pragma GCC unroll 16
     for (int i = 0; i < N_ORBITALS; ++i)
-      for (int q = 0; q < N_ORBITALS / 4; ++q) products[i][q] += v[i] * z[q];
+      for (int q = first_quarter(i); q < end_of_quarters(i); ++q) products[i][q] += v[i] * z[q];
   }
   for (int i = 0; i < N_ORBITALS; ++i)
     for (int q = 0; q < N_ORBITALS / 4; ++q) store(&P[i][4 * q], products[i][q]);
 }
 
-/* Each row y of (n, N_ORBITALS) times C. */
-HMLP_INLINE void times_matrix(int n, const double* y, const double C[][N_ORBITALS], double* out) {
+/* Each row y of (n, N_ORBITALS) times C, added to out. */
+HMLP_INLINE void add_times_matrix(int n, const double* y, const double C[][N_ORBITALS],
+                                  double* out) {
   for (int a = 0; a < n; ++a, y += N_ORBITALS, out += N_ORBITALS) {
-    v4 t[N_ORBITALS / 4] = {};
+    v4 t[N_ORBITALS / 4];
+    for (int q = 0; q < N_ORBITALS / 4; ++q) t[q] = load(out + 4 * q);
+#pragma GCC unroll 16
     for (int i = 0; i < N_ORBITALS; ++i)
-      for (int q = 0; q < N_ORBITALS / 4; ++q) t[q] += y[i] * load(&C[i][4 * q]);
+      for (int q = first_quarter(i); q < end_of_quarters(i); ++q) t[q] += y[i] * load(&C[i][4 * q]);
     for (int q = 0; q < N_ORBITALS / 4; ++q) store(out + 4 * q, t[q]);
+  }
+}
+
+/* (2 N_ORBITALS, stride) from two of (n, N_ORBITALS): entries of members side by side. */
+HMLP_INLINE void put_side_by_side(const OverlapSpace& s, const double* first, const double* second,
+                                  double* out) {
+  for (int a = 0; a < s.stride; ++a)
+    for (int k = 0; k < N_ORBITALS; ++k) {
+      const std::size_t to = static_cast<std::size_t>(k) * s.stride + a;
+      const std::size_t from = static_cast<std::size_t>(N_ORBITALS) * a + k;
+      out[to] = a < s.n ? first[from] : 0.0;
+      out[to + static_cast<std::size_t>(N_ORBITALS) * s.stride] = a < s.n ? second[from] : 0.0;
+    }
+}
+
+/* out[c] = first . y_c + second . z_c for members 0 to a, with `sides` from `put_side_by_side`. */
+HMLP_INLINE void dot_with_members(const OverlapSpace& s, int a, const double* first,
+                                  const double* second, const double* sides, double* out) {
+  for (int c = 0; c <= a; c += 8) {
+    const double* side = sides + c;
+    const int next = c + 4 < s.stride ? 4 : 0; /* the last four twice, if they are alone */
+    const std::size_t rest = static_cast<std::size_t>(N_ORBITALS) * s.stride;
+    v4 low[4] = {}, high[4] = {}; /* several sums at a time: additions have to wait for one another */
+    for (int k = 0; k < N_ORBITALS; k += 2)
+      for (int j = 0; j < 2; ++j, side += s.stride) {
+        low[j] += first[k + j] * load(side);
+        high[j] += first[k + j] * load(side + next);
+        low[2 + j] += second[k + j] * load(side + rest);
+        high[2 + j] += second[k + j] * load(side + rest + next);
+      }
+    store(out + c, (low[0] + low[1]) + (low[2] + low[3]));
+    store(out + c + next, (high[0] + high[1]) + (high[2] + high[3]));
   }
 }
 
@@ -190,12 +293,13 @@ HMLP_KERNEL void overlap_forms(const Overlap& m, OverlapSpace& s, double* forms)
       store(s.spread + 12 * a + 4 * k, v4{p[0], p[3], p[0], p[3]});
     }
   }
-  /* The lower triangle of the matrix; of every pair its sum and four slopes over distances. */
+  /* The upper triangle of the matrix; of every pair its sum and four slopes over distances. */
   double* pair = s.pairs;
   for (int a = 0; a < n; ++a) {
-    double x, *row = s.matrix + static_cast<std::size_t>(a) * n;
+    double x, *column = s.matrix + a;
     const double* own = interval(m.own, BLOCK, s.members[a].length, inverse_own, &x);
-    row[a] = (1.0 + m.ridge) * (2.0 + 2.0 * block_value(own, x)[3]);
+    column[static_cast<std::size_t>(a) * s.stride] =
+        (1.0 + m.ridge) * (2.0 + 2.0 * block_value(own, x)[3]);
     s.norm_slope[a] = (1.0 + m.ridge) * 2.0 * block_slope(own, x)[3] * inverse_own;
     const double* p = s.atoms + 6 * a;
     const v4 px = {p[0], p[0], p[3], p[3]}, py = {p[1], p[1], p[4], p[4]};
@@ -223,7 +327,8 @@ HMLP_KERNEL void overlap_forms(const Overlap& m, OverlapSpace& s, double* forms)
         }
         break;
       }
-    for (int c = 0; c < a; ++c, pair += PAIR_RECORD) row[c] = s.weight[a] * s.weight[c] * pair[0];
+    for (int c = 0; c < a; ++c, pair += PAIR_RECORD, column += s.stride)
+      *column = s.weight[a] * s.weight[c] * pair[0];
   }
   /* The vectors, at b and at every other. */
   double* v = s.vectors;
@@ -261,20 +366,7 @@ HMLP_KERNEL void overlap_forms(const Overlap& m, OverlapSpace& s, double* forms)
       for (int y = 0; y < 3; ++y) v[FIRST_POLAR + 3 * k + y] = s.weight[a] * polar[y][k];
     }
   }
-  /* S = L L^T, with the inverses of its diagonal in L's; solved = S^-1 v. */
-  double* column = s.by_weight; /* free until the gradient */
-  for (int k = 0; k < n; ++k) {
-    const double pivot = s.matrix[static_cast<std::size_t>(k) * n + k];
-    const double over = 1.0 / std::sqrt(pivot > SMALLEST_PIVOT ? pivot : SMALLEST_PIVOT);
-    s.matrix[static_cast<std::size_t>(k) * n + k] = over;
-    for (int a = k + 1; a < n; ++a) {
-      double* row = s.matrix + static_cast<std::size_t>(a) * n;
-      const double l = row[k] * over;
-      row[k] = column[a] = l;
-#pragma omp simd
-      for (int c = k + 1; c <= a; ++c) row[c] -= l * column[c];
-    }
-  }
+  factorise(s);
   solve_cluster(s, s.vectors, s.solved);
   solve_cluster(s, s.solved, s.again);
   /* What the molecule has alone: of each power 1 / norm. */
@@ -304,11 +396,11 @@ HMLP_KERNEL void form_gradient(const Overlap& m, OverlapSpace& s, const double* 
   double C[N_ORBITALS][N_ORBITALS], D[N_ORBITALS][N_ORBITALS];
   form_matrix(g, B.u, C);
   form_matrix(g + N_FORMS / N_POWERS, B.u, D);
-  times_matrix(n, s.solved, C, s.mixed);
-  times_matrix(n, s.again, D, s.mixed_again);
-  for (int k = 0; k < n * N_ORBITALS; k += 4)
-    store(s.mixed + k, load(s.mixed + k) + load(s.mixed_again + k));
-  times_matrix(n, s.solved, D, s.mixed_again);
+  for (int k = 0; k < n * N_ORBITALS; ++k) s.mixed[k] = s.mixed_again[k] = 0.0;
+  add_times_matrix(n, s.solved, C, s.mixed);
+  add_times_matrix(n, s.again, D, s.mixed);
+  add_times_matrix(n, s.solved, D, s.mixed_again);
+  put_side_by_side(s, s.solved, s.again, s.sides);
   for (int a = 0; a < n; ++a) {
     s.by_weight[a] = 0.0;
     for (int k = 0; k < 6; ++k) s.gradient[6 * a + k] = 0.0;
@@ -345,22 +437,12 @@ HMLP_KERNEL void form_gradient(const Overlap& m, OverlapSpace& s, const double* 
     if (i) by_length += 4.0 * dg[i - 1] * (s.mixed[i] - by_own);
   }
   by_length += by_norm_alone * s.norm_slope[0];
-  const double* pair = s.pairs;
+  const double *pair = s.pairs, *weight = s.weight, *by_entry = s.by_entry;
+  double* by_weight = s.by_weight;
   for (int a = 0; a < n; ++a) {
     const double* t = s.mixed + N_ORBITALS * a;
-    v4 ta[N_ORBITALS / 4], da[N_ORBITALS / 4];
-    for (int q = 0; q < N_ORBITALS / 4; ++q) {
-      ta[q] = load(t + 4 * q);
-      da[q] = load(s.mixed_again + N_ORBITALS * a + 4 * q);
-    }
-    const auto by_entry = [&](int c) {
-      const double *y = s.solved + N_ORBITALS * c, *z = s.again + N_ORBITALS * c;
-      v4 total{};
-      for (int q = 0; q < N_ORBITALS / 4; ++q)
-        total += ta[q] * load(y + 4 * q) + da[q] * load(z + 4 * q);
-      return -sum(total);
-    };
-    const double by_norm = by_entry(a) * s.norm_slope[a];
+    dot_with_members(s, a, t, s.mixed_again + N_ORBITALS * a, s.sides, s.by_entry);
+    const double by_norm = -by_entry[a] * s.norm_slope[a];
     if (a)
       for (int k = 0; k < 3; ++k) s.by_bond[3 * a + k] += by_norm * s.members[a].u[k];
     else
@@ -369,13 +451,14 @@ HMLP_KERNEL void form_gradient(const Overlap& m, OverlapSpace& s, const double* 
     const v4 px = {p[0], p[0], p[3], p[3]}, py = {p[1], p[1], p[4], p[4]};
     const v4 pz = {p[2], p[2], p[5], p[5]};
     v4 mine[3] = {};
-    for (int c = 0; c < a; ++c, pair += PAIR_RECORD) {
-      const double e = 2.0 * by_entry(c); /* both triangles */
-      s.by_weight[a] += e * pair[0] * s.weight[c];
-      s.by_weight[c] += e * pair[0] * s.weight[a];
-      const double* q = s.spread + 12 * c;
-      double* pull = s.pull + 12 * c;
-      const v4 f = (e * s.weight[a] * s.weight[c]) * load(pair + 1);
+    double by_my_weight = 0.0;
+    const double my_weight = weight[a], *q = s.spread;
+    double* pull = s.pull;
+    for (int c = 0; c < a; ++c, pair += PAIR_RECORD, q += 12, pull += 12) {
+      const double e = -2.0 * by_entry[c]; /* both triangles */
+      by_my_weight += e * pair[0] * weight[c];
+      by_weight[c] += e * pair[0] * my_weight;
+      const v4 f = (e * my_weight * weight[c]) * load(pair + 1);
       const v4 fx = f * (load(q) - px), fy = f * (load(q + 4) - py), fz = f * (load(q + 8) - pz);
       mine[0] += fx;
       mine[1] += fy;
@@ -384,6 +467,7 @@ HMLP_KERNEL void form_gradient(const Overlap& m, OverlapSpace& s, const double* 
       store(pull + 4, load(pull + 4) + fy);
       store(pull + 8, load(pull + 8) + fz);
     }
+    by_weight[a] += by_my_weight;
     double* ga = s.gradient + 6 * a;
     for (int k = 0; k < 3; ++k) {
       ga[k] -= mine[k][0] + mine[k][1];

@@ -55,9 +55,9 @@ inline Value radial_function(int kind, double a, double b, double r, double rc, 
       g = {e, -2.0 * x / b * e};
       break;
     }
-    case SLATER: {
-      const double x = a * s, e = std::exp(-x);
-      g = {e * (1.0 + x + x * x / 3.0), -a * e * (x + x * x) / 3.0};
+    case WENDLAND: {
+      const double x = s / a, t = x < 1.0 ? 1.0 - x : 0.0, t3 = t * t * t;
+      g = {t * t3 * (1.0 + 4.0 * x), -20.0 / a * x * t3};
       break;
     }
     case BORN_MAYER: {

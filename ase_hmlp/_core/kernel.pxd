@@ -30,7 +30,7 @@ cdef extern from "hmlp_kernel.h" namespace "hmlp" nogil:
     cdef struct Overlap:
         Table orbitals
         Table own
-        double exponent
+        double support
         double freeze
         double outer
         double reach

@@ -127,8 +127,8 @@ cdef class Interaction:
         r0, low, high and margin.
     overlap : tuple or None
         Values and slopes (2, nodes, 4) of g1, g2, g3 and s of distances between molecules, the same
-        within a molecule, the spacing of the nodes, and exponent (1/Å), freeze, outer, reach, inner
-        (Å) and ridge.
+        within a molecule, the spacing of the nodes, and support, freeze, outer, reach, inner (Å) and
+        ridge.
     """
 
     def __init__(self, atoms, centres, double cutoff, double environment, stretch, overlap=None):
@@ -148,14 +148,14 @@ cdef class Interaction:
         if overlap is not None:
             self._set_overlap(*overlap)
 
-    def _set_overlap(self, between, within, double spacing, double exponent, double freeze,
+    def _set_overlap(self, between, within, double spacing, double support, double freeze,
                      double outer, double reach, double inner, double ridge):
         orbitals = cubic_intervals(*between, spacing)
         own = cubic_intervals(*within, spacing)
         if orbitals.shape[1:] != (1, 4, 4) or own.shape[1:] != (1, 4, 4):
             raise ValueError("tables of another number of channels than the kernel's")
         self.overlap = {"orbitals": orbitals, "own": own}
-        self.c.overlap.exponent = exponent
+        self.c.overlap.support = support
         self.c.overlap.freeze, self.c.overlap.outer = freeze, outer
         self.c.overlap.orbitals = view_table(orbitals, spacing)
         self.c.overlap.own = view_table(own, spacing)
@@ -180,7 +180,7 @@ cdef class Interaction:
             "centres.spacing": self.c.centres.spacing,
             "centres.intervals": self.centres,
             "overlap": [
-                self.c.overlap.exponent,
+                self.c.overlap.support,
                 self.c.overlap.freeze,
                 self.c.overlap.outer,
                 self.c.overlap.reach,

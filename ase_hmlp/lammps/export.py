@@ -19,7 +19,7 @@ from ase_hmlp.molecules import bond_shifts, check_molecules, find_molecules
 from ase_hmlp.neighbors import complete_cell
 
 #: Version of the model file's layout; the reader is ``hmlp_model.h``.
-SCHEMA = 4
+SCHEMA = 5
 
 #: Room (Å) left around the atoms in directions that are not periodic.
 MARGIN = 10.0

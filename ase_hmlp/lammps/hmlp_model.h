@@ -27,7 +27,7 @@ namespace hmlp {
 
 class Model {
  public:
-  static constexpr int SCHEMA = 4;
+  static constexpr int SCHEMA = 5;
 
   double e0 = 0.0;
   Bond bond{};
@@ -166,14 +166,15 @@ class Model {
     read_table("interaction.centres", m.centres, CENTRE_INTERVAL, m.cutoff);
     const auto& cluster = numbers("interaction.overlap", 6);
     Overlap& o = m.overlap;
-    o.exponent = cluster[0];
+    o.support = cluster[0];
     o.freeze = cluster[1];
     o.outer = cluster[2];
     o.reach = cluster[3];
     o.inner = cluster[4];
     o.ridge = cluster[5];
     if (!(o.reach > 0.0)) return;
-    if (!(o.inner >= 0.0 && o.inner < o.reach && o.reach <= m.cutoff) || !(o.ridge >= 0.0))
+    if (!(o.inner >= 0.0 && o.inner < o.reach && o.reach <= m.cutoff) || !(o.ridge >= 0.0) ||
+        !(o.support > 0.0))
       fail("has an impossible value of interaction.overlap");
     read_table("interaction.overlap.orbitals", o.orbitals, BLOCK, o.reach + bond_limits[1]);
     read_table("interaction.overlap.own", o.own, BLOCK, bond_limits[1]);
