@@ -336,8 +336,6 @@ def test_what_a_configuration_may_ask_for():
 @pytest.mark.parametrize("name", ["Pa3-8", "Pca21-8", "C2c-12"])
 def test_structures_from_symmetry_are_minima_of_pbe_that_the_model_nearly_shares(name):
     """The shipped model at the PBE geometry: forces within its own error, the pressure too."""
-    if name not in structures.NAMES:
-        pytest.skip(f"{name} is not there")
     atoms = phase(name)
     atoms.calc = HMLP(threads=1)
     assert abs(atoms.get_forces()).max() < 0.3

@@ -1,6 +1,7 @@
 """`hmlp search`: what is tried, what is kept, what is remembered, the Pareto front and its knee."""
 
 import json
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 
@@ -291,6 +292,10 @@ def test_command(searched):
         ({"group": {"a": {}}}, ["group.a", "to try"]),
         ({"group": {"a": {"values": {"pair.cutof": [1.0]}}}}, ["group.a", "'pair.cutof'"]),
         ({"group": {"a": {"values": {"data.files": [["x"]]}}}}, ["'data.files'"]),
+        ({"group": {"a": {"values": {"pair": [1.0]}}}}, ["group.a", "'pair'"]),
+        ({"group": {"a": {"values": {"pair.cutoff.b": [1.0]}}}}, ["group.a", "'pair.cutoff.b'"]),
+        ({"group": {"a": {"values": {"environment.overlap.bow": [1.0]}}}}, ["overlap.bow'"]),
+        ({"group": {"a": {"factors": {"environment.overlap.ridge": [2.0]}}}}, ["overlap.ridge"]),
         ({"group": {"a": {"factors": {"pair.cutoff": ["big"]}}}}, ["pair.cutoff.0", "number"]),
         ({"group": {"a": {"factors": {"bond.form": [2.0]}}}}, ["group a", "bond.form", "quartic"]),
         ({"group": {"a": {"factors": {"pair.damped_sines": [2.0]}}}}, ["pair.damped_sines"]),
@@ -375,6 +380,27 @@ def test_what_changes_nothing_is_no_change(base):
     }
 
 
+def test_keys_of_tables_within_tables(base, tmp_path):
+    overlap = {"support": 3.0, "widths": [0.8, 1.2, 1.8], "reach": 3.2, "inner": 2.4, "ridge": 0.1}
+    settings = deepcopy(base.settings)
+    settings["environment"]["overlap"] = overlap
+    (tmp_path / "toy.toml").write_text(tomli_w.dumps(settings))
+    there = Base.read(tmp_path / "toy.toml")
+    group = GroupSection(
+        factors={"environment.overlap.ridge": [2.0]},
+        together=[{"environment.overlap.reach": 3.4, "environment.overlap.inner": 2.6}],
+    )
+    ridge, longer = map(there.normal, alternatives(group, there, {}, "here"))
+    assert ridge == {"environment.overlap.ridge": 0.2}
+    assert longer == {"environment.overlap.inner": 2.6, "environment.overlap.reach": 3.4}
+    assert there.changed(longer).environment.overlap.basis().reach == 3.4
+    assert there.normal({"environment.overlap.support": 3}) == {}
+    (tmp_path / "changed.toml").write_text(tomli_w.dumps(there.toml(ridge, tmp_path)))
+    found = read_config(tmp_path / "changed.toml").environment.overlap
+    assert found.ridge == 0.2 and found.support == 3.0
+    assert value_of(base.config, "environment.overlap.ridge") is None
+
+
 def test_inputs_of_the_kernel_are_tried_as_wholes(base, tmp_path):
     """Which families, and how important each; in any order, and as a file can say it."""
     group = GroupSection(values={"environment.inputs": [{"shell": 1, "axial": 0.5}]})
@@ -402,7 +428,8 @@ def test_shipped_search_is_one(tmp_path):
     config = read_toml(path, SearchConfig)
     base = Base.read(Path(str(path)).parent / config.base)
     check(config, base, "search-h2-pbe.toml")
-    assert {"kernel", "inputs", "cutoffs", "basis", "priors", "weights"} == set(config.group)
+    groups = {"kernel", "overlap", "inputs", "cutoffs", "basis", "priors", "weights"}
+    assert groups == set(config.group)
 
 
 # ---------------------------------------------------------------- scores

@@ -34,7 +34,7 @@ def test_structures_are_molecular_and_say_where_they_are_from(name):
     assert (atoms.numbers == 1).all()
     assert atoms.calc is None
     assert set(atoms.arrays) == {"numbers", "positions"}
-    assert "CASTEP" in atoms.info["provenance"]
+    assert "PBE" in atoms.info["provenance"]
     pairs = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
     lengths = [atoms.get_distance(*p, mic=True) for p in pairs]
     assert 0.70 < min(lengths) and max(lengths) < 0.78

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -27,6 +27,20 @@ TABLES: dict[str, type[Section]] = {
 
 #: The one key of the other tables that changes the potential and not what is written about it.
 JOINT = "fit.joint"
+
+
+def _is_key(key: str) -> bool:
+    """Whether a key, with its tables, is one of `TABLES`."""
+    first, *rest = key.split(".")
+    table = TABLES.get(first)
+    for part in rest[:-1]:
+        if table is None or part not in table.model_fields:
+            return False
+        # A table may be left out: its type is the section's or None.
+        kind = table.model_fields[part].annotation
+        kinds = (kind, *get_args(kind))
+        table = next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+    return bool(rest) and table is not None and rest[-1] in table.model_fields
 
 
 class ScoreSection(Section):
@@ -95,7 +109,8 @@ class TimingSection(Section):
 class GroupSection(Section):
     """Keys that are varied one at a time while all groups else stay; the best variation is kept.
 
-    Keys are those of a training configuration with their table: "environment.prior".
+    Keys are those of a training configuration with their tables: "environment.prior",
+    "environment.overlap.ridge".
 
     Attributes
     ----------
@@ -113,8 +128,7 @@ class GroupSection(Section):
         if not (any(self.values.values()) or any(self.factors.values()) or any(self.together)):
             raise ValueError("there must be values, factors or sets of keys to try")
         for key in (*self.values, *self.factors, *(k for keys in self.together for k in keys)):
-            table, _, name = key.partition(".")
-            if key != JOINT and (table not in TABLES or name not in TABLES[table].model_fields):
+            if key != JOINT and not _is_key(key):
                 raise ValueError(
                     f"{key!r} is no key of the tables {', '.join(TABLES)} of a training "
                     f"configuration, nor {JOINT}"

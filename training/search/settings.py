@@ -95,15 +95,21 @@ class Base:
     def _settings(self, changes: Changes) -> dict[str, Any]:
         settings = deepcopy(self.settings)
         for key, value in changes.items():
-            table, name = key.split(".")
-            settings.setdefault(table, {})[name] = value
+            *tables, name = key.split(".")
+            place = settings
+            for table in tables:
+                place = place.setdefault(table, {})
+            place[name] = value
         return settings
 
 
 def value_of(config: TrainingConfig, key: str) -> Any:
-    """The value of a key with its table, as in a file."""
-    table, name = key.split(".")
-    return getattr(config, table).model_dump(mode="json", include={name})[name]
+    """The value of a key with its tables, as in a file; None in a table that is not there."""
+    *tables, name = key.split(".")
+    place: Any = config
+    for table in tables:
+        place = getattr(place, table, None)
+    return None if place is None else place.model_dump(mode="json", include={name})[name]
 
 
 def alternatives(group: GroupSection, base: Base, best: Changes, where: str) -> Iterator[Changes]:

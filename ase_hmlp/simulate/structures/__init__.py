@@ -1,4 +1,4 @@
-"""Crystal structures of molecular hydrogen, as published: cells and coordinates, no labels.
+"""Crystal structures of molecular hydrogen, relaxed with PBE: cells and coordinates, no labels.
 
 `load` reads one by name. Each file's comment line says what the structure is and where it is from.
 """
@@ -17,6 +17,9 @@ NAMES = {
     "P21c-8": "P2₁/c, 8 atoms",
     "P63m-16": "P6₃/m, 16 atoms",
     "P6122-36": "P6₁22, 36 atoms",
+    "Pca21-8": "Pca2₁, 8 atoms",
+    "Pa3-8": "Pa-3, 8 atoms",
+    "C2c-12": "C2/c, 12 atoms in the primitive cell, a candidate for Phase III",
 }
 
 
