@@ -731,6 +731,32 @@ def test_settings_replace_those_of_a_training_configuration(tmp_path):
     assert len(training.frames) == 20
 
 
+def test_sources_of_a_training_configuration_join(tmp_path):
+    """Their paths are relative to where they are written, and absolute in a round's own."""
+    config = write_loop(tmp_path)
+    inline = read_toml(config, LearnConfig).train
+    (tmp_path / "elsewhere").mkdir()
+    whole = dict(inline.settings)
+    whole["data"] = {
+        "files": ["../toy.extxyz"],
+        "source": [{"files": ["../toy.extxyz"], "zero": "shared", "weight": 2.0}],
+    }
+    (tmp_path / "elsewhere" / "train.toml").write_text(tomli_w.dumps(whole))
+    section = type(inline).model_validate({"config": "elsewhere/train.toml"})
+    training = read_training(section, tmp_path)
+    assert [f.weight for f in training.frames] == 20 * [1.0] + 20 * [2.0]
+    (source,) = training.settings["data"]["source"]
+    assert source == {
+        "files": [str((tmp_path / "toy.extxyz").resolve())],
+        "zero": "shared",
+        "weight": 2.0,
+    }
+    # Those of the loop's own configuration are relative to it.
+    own = {"data": {"source": [{"files": ["toy.extxyz"], "weight": 3.0}]}}
+    section = section.model_copy(update={"settings": own})
+    assert {f.weight for f in read_training(section, tmp_path).frames} == {1.0, 3.0}
+
+
 # ---------------------------------------------------------------- with Quantum ESPRESSO
 
 
@@ -744,7 +770,7 @@ def test_a_round_with_quantum_espresso(tmp_path):
     some = list(iterate_structures(ROOT / "training" / "data" / "h2-pbe-qe.extxyz.xz"))[::20]
     write(tmp_path / "some.extxyz", some)
     fit = {
-        "data": {"files": ["some.extxyz"], "always": []},
+        "data": {"files": ["some.extxyz"], "source": [], "always": []},
         "bond": {"form": "quartic", "groups": []},
         "split": {"scheme": "families", "test": ["crystal"]},
         "pair": {"baseline_groups": []},

@@ -17,7 +17,7 @@ from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
 from ase_hmlp.training.fit import HierarchicalPotential
 from ase_hmlp.training.frames import frame_from_atoms, read_frames
 from ase_hmlp.training.limits import Limits
-from ase_hmlp.training.train import train_from_config
+from ase_hmlp.training.train import load_frames, train_from_config
 from ase_hmlp.training.weights import Weights
 
 #: eV/atom between two codes' energies.
@@ -276,6 +276,31 @@ def test_changes_on_the_command_line_join_a_source(run):
     for wrong, words in (("colour = 1", "with changes: unknown key 'colour'"), ("a", "'a' is not")):
         refused = CliRunner().invoke(main, [*arguments[:2], "--set", wrong])
         assert refused.exit_code == 2 and words in refused.output
+
+
+def test_families_of_one_file_may_weigh_differently(run):
+    folder, _ = run
+    whole = read_frames(folder / "a.extxyz")
+    families = sorted({frame.group for frame in whole})
+    source = """[[data.source]]
+files = ["a.extxyz"]
+zero = "shared"
+families = [%r]
+weight = %g
+"""
+    first, *others = families
+    text = "".join(source % (family, 4.0 if family == first else 1.0) for family in families)
+    settings = CONFIG.replace("[bond]", text + "[bond]").replace('files = ["toy.extxyz"]\n', "")
+    (folder / "parts.toml").write_text(settings)
+    config = read_config(folder / "parts.toml")
+    frames, rejected = load_frames(folder, config)
+    assert others and rejected == 0 and len(frames) == len(whole)
+    assert {f.group: f.weight for f in frames} == {first: 4.0} | dict.fromkeys(others, 1.0)
+    assert len({f.source_set for f in frames}) == 1
+    split = SPLIT.replace("hcp", others[-1])
+    (folder / "parts.toml").write_text(settings.replace("[fit]", split).replace('"toy"', '"parts"'))
+    fitted = train_from_config(folder / "parts.toml", folder / "out").model.training
+    assert [file["name"] for file in fitted["files"]] == ["a.extxyz"]
 
 
 def test_shared_zero(run):

@@ -55,6 +55,7 @@ class SourceSection(Section):
     name : of the source, in place of what the frames themselves say (``info["source_set"]``)
     zero : "own" has the fit find its energy zero; "shared" takes that of the first frame's source
     weight : what the squared residuals are multiplied by
+    families : the only ones that are read; all if there are none
     limits : frames outside are left out
     """
 
@@ -62,6 +63,7 @@ class SourceSection(Section):
     name: str = ""
     zero: Literal["own", "shared"] = "own"
     weight: PositiveFloat = 1.0
+    families: list[str] = Field(default_factory=list)
     limits: Limits = Limits()
 
 

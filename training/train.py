@@ -88,7 +88,9 @@ def train_from_config(
     if model_path.exists() and not overwrite:
         raise ConfigError(f"Model {model_path} exists already; ask for it to be overwritten.")
     sources = config.data.sources
-    files = [path.parent / name for source in sources for name in source.files]
+    # Once each: families of one file may be sources of their own.
+    names = dict.fromkeys(name for source in sources for name in source.files)
+    files = [path.parent / name for name in names]
     frames, rejected = load_frames(path.parent, config)
     frames, tests = split_off_tests(frames)
     folds = _folds(frames, config)
@@ -188,6 +190,8 @@ def load_frames(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]
     for source in config.data.sources:
         for file in source.files:
             for frame in read_frames(folder / file):
+                if source.families and frame.group not in source.families:
+                    continue
                 if everywhere.violations(frame) or source.limits.violations(frame):
                     rejected += 1
                     continue

@@ -81,13 +81,23 @@ def read_training(section: TrainSection, base: Path) -> Training:
     replaced = section.settings.get("data", {})
     if isinstance(replaced, dict) and isinstance(replaced.get("files"), list):
         files = [base / str(name) for name in replaced["files"]]
+    whose = base if isinstance(replaced, dict) and "source" in replaced else folder
     settings = merged(settings, section.settings)
     config = validate(settings, TrainingConfig, "train.settings")
     if not config.fit.variance:
         raise ConfigError(
             "train: fit.variance must be true, for the selection needs predictive variances."
         )
-    data = config.data.model_copy(update={"files": [str(file) for file in files]})
+    sources = [
+        source.model_copy(update={"files": [str((whose / f).resolve()) for f in source.files]})
+        for source in config.data.source
+    ]
+    if sources:  # relative to where they were written, not to the rounds
+        dumped = [s.model_dump(mode="json", exclude_defaults=True) for s in sources]
+        settings = merged(settings, {"data": {"source": dumped}})
+    data = config.data.model_copy(
+        update={"files": [str(file) for file in files], "source": sources}
+    )
     frames, _ = load_frames(base, config.model_copy(update={"data": data}))
     if section.family in {frame.group for frame in frames}:
         raise ConfigError(

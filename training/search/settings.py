@@ -50,7 +50,8 @@ class Base:
     @property
     def files(self) -> list[Path]:
         """The data files."""
-        return [self.folder / file for source in self.config.data.sources for file in source.files]
+        names = (file for source in self.config.data.sources for file in source.files)
+        return [self.folder / file for file in dict.fromkeys(names)]
 
     def changed(self, changes: Changes, where: str = "A candidate") -> TrainingConfig:
         """The configuration with other values.
