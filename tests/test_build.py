@@ -10,7 +10,6 @@ from toy_models import pa3
 from ase_hmlp import HMLP
 from ase_hmlp.errors import ConfigError, NotConvergedError, StructureError
 from ase_hmlp.molecules import find_molecules, partners
-from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.build import (
     at_pressure,
     hcp,

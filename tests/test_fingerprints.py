@@ -547,7 +547,10 @@ def test_orientation_fingerprints_match_oracle(structure):
 
 def overlap_bound(inner, outer, start):
     """How far tables of g1, g2, g3 and s may be off beyond `start`."""
-    functions = (*gaussians(OVERLAP_BASIS.widths), RadialFunction("wendland", OVERLAP_BASIS.support))
+    functions = (
+        *gaussians(OVERLAP_BASIS.widths),
+        RadialFunction("wendland", OVERLAP_BASIS.support),
+    )
     basis = RadialBasis(functions, OVERLAP_BASIS.reach, inner, outer)
     return interpolation_bounds(basis, ORBITAL_SPACING, False, start)[0]
 

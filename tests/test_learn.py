@@ -772,7 +772,7 @@ def test_a_round_with_quantum_espresso(tmp_path):
     fit = {
         "data": {"files": ["some.extxyz"], "source": [], "always": []},
         "bond": {"form": "quartic", "groups": []},
-        "split": {"scheme": "families", "test": ["crystal"]},
+        "split": {"scheme": "families", "test": ["crystal"], "fitted": []},
         "pair": {"baseline_groups": []},
         "environment": {"representatives": 20},
         "fit": {"learning_curve": 1},

@@ -36,6 +36,7 @@ from ase_hmlp.training.train import (
     fitted_frames,
     split_off_tests,
     train_from_config,
+    training_domain,
 )
 from ase_hmlp.training.weights import Weights
 
@@ -597,6 +598,7 @@ def test_existing_model_is_not_replaced_unasked(run):
         ("shell_width = 0.45", "shell_width = 0", r"'environment\.shell_width': .* greater than 0"),
         ("[fit]", '[split]\nscheme = "families"\ntest = ["gas"]\n[fit]', "names families"),
         ("[fit]", '[split]\nscheme = "families"\n[fit]', "some of the families"),
+        ("[fit]", '[split]\nfitted = ["gas"]\n[fit]', "split.fitted names families"),
     ],
 )
 def test_bad_configurations(atoms, tmp_path, old, new, message):
@@ -650,6 +652,26 @@ def test_frames_made_from_held_out_ones_are_held_out_too(atoms, tmp_path):
             "hcp": {"child/2"},
             "pa3-b": {"child/1", "child/5"},
         }.get(name, {"child/1", "child/2", "child/5"})
+
+
+def test_families_that_every_fit_uses(atoms, tmp_path):
+    """Not held out, not counted in the learning curve, but part of what the model is good for."""
+    write(tmp_path / "toy.extxyz", atoms)
+    text = CONFIG.replace("[fit]", '[split]\nfitted = ["pa3"]\n[fit]')
+    (tmp_path / "toy.toml").write_text(text)
+    config = read_config(tmp_path / "toy.toml")
+    frames = read_frames(tmp_path / "toy.extxyz")
+    folds = _folds(frames, config)
+    mine = {i for i, f in enumerate(frames) if f.group == "pa3"}
+    assert [fold.name for fold in folds] == ["hcp", "hcp-b", "pa3-b"]
+    for fold in folds:
+        assert mine < set(fold.train) and not mine & set(fold.test)
+    assert all(k == 1 for group, _, k in _parts(frames, config) if group == "pa3")
+    result = train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+    assert result.model.training["frames"] == len(frames)
+    assert set(result.held_out["all"].group.tolist()) == {"hcp", "hcp-b", "pa3-b"}
+    whole = training_domain(frames)
+    assert result.model.domain == whole != training_domain(frames, ["pa3"])
 
 
 def test_family_split(atoms, tmp_path):

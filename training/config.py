@@ -104,10 +104,14 @@ class SplitSection(Section):
     scheme : "leave-one-family-out" predicts each family by a fit to all others, and ships a fit
         to everything; "families" holds `test` out of the shipped fit
     test : families, for "families"
+    fitted : families that no fit leaves out, as those of `DataSection.always`; unlike them they
+        count for the volumes, pressures and bonds the model is good for. What active learning
+        chose because the rest tells nothing of it does not measure errors, or calibrate deviations
     """
 
     scheme: Literal["leave-one-family-out", "families"] = "leave-one-family-out"
     test: list[str] = Field(default_factory=list)
+    fitted: list[str] = Field(default_factory=list)
 
 
 class WeightSection(Section):
@@ -324,6 +328,11 @@ class TrainingConfig(Section):
     orientation: OrientationSection
     environment: EnvironmentSection
     fit: FitSection = FitSection()
+
+    @property
+    def never_held_out(self) -> list[str]:
+        """Families that every fit uses."""
+        return [*self.data.always, *self.split.fitted]
 
     def estimator(self) -> HierarchicalPotential:
         """The unfitted estimator this configuration describes."""

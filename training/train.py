@@ -289,11 +289,15 @@ class _Fold:
 def _folds(frames, config: TrainingConfig) -> list[_Fold]:
     groups = np.array([f.group for f in frames])
     known = set(groups.tolist())
-    for key, wanted in (("data.always", config.data.always), ("split.test", config.split.test)):
+    for key, wanted in (
+        ("data.always", config.data.always),
+        ("split.test", config.split.test),
+        ("split.fitted", config.split.fitted),
+    ):
         missing = set(wanted) - known
         if missing:
             raise ConfigError(f"{key} names families that no frame belongs to: {sorted(missing)}.")
-    always = np.isin(groups, config.data.always)
+    always = np.isin(groups, config.never_held_out)
     by_source = {f.source: f.group for f in frames}
     parents = np.array([by_source.get(f.parent, "") for f in frames])
 
@@ -321,7 +325,7 @@ def _parts(frames, config: TrainingConfig) -> list[tuple[str, str, int]]:
     """
     by_source = {f.source: f.group for f in frames}
     shells = np.full(len(frames), config.fit.learning_curve - 1)
-    counted = [i for i, f in enumerate(frames) if f.group not in config.data.always]
+    counted = [i for i, f in enumerate(frames) if f.group not in config.never_held_out]
     order = np.random.default_rng(config.fit.random_state).permutation(counted)
     for k in range(config.fit.learning_curve - 1):
         shells[order[len(order) // 2 ** (k + 1) : len(order) // 2**k]] = k
@@ -384,7 +388,7 @@ def _learning_curve(config, prepared, fold: _Fold, frames) -> list[dict]:
     curve = []
     for k in range(config.fit.learning_curve - 1, -1, -1):
         parts = _usable(prepared, fold, k)
-        n = sum(len(prepared.rest[p]) for p in parts if p[0] not in config.data.always)
+        n = sum(len(prepared.rest[p]) for p in parts if p[0] not in config.never_held_out)
         if n < 20:
             continue
         estimator = config.estimator().set_params(variance=False).solve(prepared, parts)

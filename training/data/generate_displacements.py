@@ -6,9 +6,10 @@ what anharmonic forces leave, and the relaxations hold few directions. Here the 
 minima (the last frame of each relaxation in `h2-pbe-relaxations.extxyz.xz`) are moved, turned and
 stretched at random, by as much as in a crystal at some tens of kelvin.
 
-Frames are of the family ``displaced``; ``info`` has ``phase``, ``pressure`` (GPa, of the relaxation),
-``trajectory``, ``parent`` (the frame that was displaced) and its ``split``. They are means of both
-meshes of k-points of the project's recipe. Run the script again after a kill and it goes on.
+Frames are of the family ``displaced``; ``info`` has ``phase``, ``pressure`` (GPa, of the
+relaxation), ``trajectory``, ``parent`` (the frame that was displaced) and its ``split``. They are
+means of both meshes of k-points of the project's recipe. Run the script again after a kill and it
+goes on.
 
 Example
 -------
@@ -66,11 +67,12 @@ def displaced(atoms, rng):
     longer = 1.0 + rng.normal(0.0, STRETCH, len(bonds)) / lengths
     bonds = turns.apply(bonds) * longer[:, None]
     positions = np.empty_like(atoms.positions)
-    positions[molecules[:, 0]], positions[molecules[:, 1]] = centres - bonds / 2, centres + bonds / 2
-    # Six digits, so that the file holds exactly what was labelled.
-    out = Atoms(
-        atoms.symbols, np.round(positions, 6), cell=np.round(atoms.cell.array, 6), pbc=True
+    positions[molecules[:, 0]], positions[molecules[:, 1]] = (
+        centres - bonds / 2,
+        centres + bonds / 2,
     )
+    # Six digits, so that the file holds exactly what was labelled.
+    out = Atoms(atoms.symbols, np.round(positions, 6), cell=np.round(atoms.cell.array, 6), pbc=True)
     out.set_array("partner", atoms.arrays["partner"])
     return out
 

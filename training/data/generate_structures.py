@@ -9,10 +9,10 @@
     two layers of P6_1 22, the second the first inverted: C2/c, a candidate for Phase III.
 
 The coordinates below are where a model left them. The shipped model relaxes them first; from there
-Quantum ESPRESSO does at 100 GPa, within the space group, on a mesh of k-points of 0.06 1/Å, with the
-model's second derivatives as a first guess. Each structure is written to ``<output>/<name>.extxyz``
-as `ase_hmlp.simulate.structures` wants it; what is there already is not computed again, and
-calculations are kept in ``<work>``: run the script again after a kill.
+Quantum ESPRESSO does at 100 GPa, within the space group, on a mesh of k-points of 0.06 1/Å, with
+the model's second derivatives as a first guess. Each structure is written to
+``<output>/<name>.extxyz`` as `ase_hmlp.simulate.structures` wants it; what is there already is not
+computed again, and calculations are kept in ``<work>``: run the script again after a kill.
 
 Example
 -------
