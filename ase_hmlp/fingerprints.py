@@ -57,7 +57,7 @@ class RadialFunction:
     ----------
     kind : {"gaussian", "damped_sine", "quadrupole", "born_mayer", "shell", "wendland"}
         ``exp(-(r/a)^2)`` (equation 3), ``sin(a r) exp(-r/b)`` (equation 4), ``r^-5`` (equation 6),
-        ``exp(-r/a)``, ``exp(-((r-a)/b)^2)``, ``exp(-a r) (1 + a r + (a r)^2 / 3)``.
+        ``exp(-r/a)``, ``exp(-((r-a)/b)^2)``, ``(1 - r/a)^4 (1 + 4 r/a)`` up to a.
     a, b : float
         Parameters, Å or 1/Å.
     """

@@ -76,7 +76,9 @@ def test_a_snapshot_is_the_same_however_many_there_are(monkeypatch):
 
 def test_committed_frames_are_those_of_the_plan(plan):
     planned = {frame.info["source"]: frame for frame in plan}
-    for atoms in iterate_structures(COMMITTED):
+    committed = list(iterate_structures(COMMITTED))
+    assert {atoms.info["source"] for atoms in committed} == set(planned)
+    for atoms in committed:
         frame = planned[atoms.info["source"]]
         np.testing.assert_allclose(atoms.positions, frame.positions, atol=1e-6)
         assert atoms.info["split"] == frame.info["split"]

@@ -261,7 +261,7 @@ struct OverlapSpace {
   std::vector<Molecule> members;
   std::vector<int> who;
   std::vector<double> numbers;
-  /* Parts of it: (n, stride); of pairs; of atoms; (n, N_ORBITALS) each; (2 n, 3), (n, 3) and (n) each. */
+  /* Parts of it: (n, stride); of pairs; of atoms; (n, N_ORBITALS) each; (2 n, 3), (n, 3), (n) each. */
   double *matrix, *pairs, *sights, *vectors, *solved, *again, *mixed, *mixed_again;
   double *sides, *by_entry; /* (2 N_ORBITALS, stride), (stride) */
   double *spread, *pull;    /* (n, 12): by direction, atoms as they meet those of another molecule */

@@ -13,8 +13,8 @@
  * overlap of two 1s orbitals would do, but it has no end: s is Wendland's (1 - x)^4 (1 + 4 x) with
  * x = r/support (Adv. Comput. Math. 4, 389, 1995), nearly as large where molecules meet, and positive
  * definite as well, so that nothing makes the matrix singular but distances that are frozen.
- * Fingerprints of b are quadratic forms v . S^-1 . v' of vectors over the molecules a: how orbitals of b overlap
- * with the bonding orbitals of all,
+ * Fingerprints of b are quadratic forms v . S^-1 . v' of vectors over the molecules a: how orbitals
+ * of b overlap with the bonding orbitals of all,
  *
  *   0      bonding   1 at b, 0 elsewhere
  *   1-3    even      w_a sum_ij g_k(r_ij)
@@ -256,7 +256,7 @@ HMLP_INLINE void dot_with_members(const OverlapSpace& s, int a, const double* fi
     const double* side = sides + c;
     const int next = c + 4 < s.stride ? 4 : 0; /* the last four twice, if they are alone */
     const std::size_t rest = static_cast<std::size_t>(N_ORBITALS) * s.stride;
-    v4 low[4] = {}, high[4] = {}; /* several sums at a time: additions have to wait for one another */
+    v4 low[4] = {}, high[4] = {}; /* several sums at a time, for each waits for its last term */
     for (int k = 0; k < N_ORBITALS; k += 2)
       for (int j = 0; j < 2; ++j, side += s.stride) {
         low[j] += first[k + j] * load(side);

@@ -462,36 +462,19 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
     const double *norm = m.rep_norm + first, *alpha = m.alpha + first;
     v4 a = -half_norm - load(norm), b = -half_norm - load(norm + 4);
     v4 c = -half_norm - load(norm + 8), d = -half_norm - load(norm + 12);
-    v4 e{}, f{}, h{}, i{}; /* every other component: sums have to wait for one another */
-    int q = 0;
-    for (; q + 1 < n; q += 2) {
-      const double *row = block + q * REP_BLOCK, *next = row + REP_BLOCK;
-      a += y[q] * load(row);
-      b += y[q] * load(row + 4);
-      c += y[q] * load(row + 8);
-      d += y[q] * load(row + 12);
-      e += y[q + 1] * load(next);
-      f += y[q + 1] * load(next + 4);
-      h += y[q + 1] * load(next + 8);
-      i += y[q + 1] * load(next + 12);
-    }
-    if (q < n) {
+    for (int q = 0; q < n; ++q) {
       const double* row = block + q * REP_BLOCK;
       a += y[q] * load(row);
       b += y[q] * load(row + 4);
       c += y[q] * load(row + 8);
       d += y[q] * load(row + 12);
     }
-    a += e;
-    b += f;
-    c += h;
-    d += i;
     a = load(alpha) * vector_exp(a);
     b = load(alpha + 4) * vector_exp(b);
     c = load(alpha + 8) * vector_exp(c);
     d = load(alpha + 12) * vector_exp(d);
     total += (a + b) + (c + d);
-    for (q = 0; q < n; ++q) {
+    for (int q = 0; q < n; ++q) {
       const double* row = block + q * REP_BLOCK;
       partial[q] +=
           (a * load(row) + b * load(row + 4)) + (c * load(row + 8) + d * load(row + 12));

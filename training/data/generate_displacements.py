@@ -19,18 +19,15 @@ Example
 """
 
 import argparse
-import io
 import signal
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 from ase_hmlp.molecules import molecules_of
-from ase_hmlp.training.append_only import split_frames
-from ase_hmlp.training.data.generate_dynamics import bonds_of, write_packed
+from ase_hmlp.training.data.generate_dynamics import bonds_of, read_labelled, write_packed
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label import RunSection, label_frames
 from ase_hmlp.training.label_calculators import EspressoSection
@@ -78,7 +75,7 @@ def displaced(atoms, rng):
 
 
 def plan():
-    """All frames to be labelled, those of the densest phases last."""
+    """All frames to be labelled, in the order of their pressure."""
     minima = {}
     for atoms in iterate_structures(RELAXATIONS):
         minima[atoms.info["trajectory"]] = atoms
@@ -136,8 +133,7 @@ def main():
         )
         if result.failed:
             print(f"{result.failed} failed, see {result.failures}")
-    text = b"".join(split_frames(arguments.output.read_bytes())).decode()
-    found = {a.info["source"]: a for a in ase.io.read(io.StringIO(text), ":", format="extxyz")}
+    found = {atoms.info["source"]: atoms for atoms in read_labelled(arguments.output)}
     kept = [found[frame.info["source"]] for frame in frames if frame.info["source"] in found]
     packed = arguments.output.with_name(f"{arguments.output.name}.xz")
     write_packed(kept, packed)

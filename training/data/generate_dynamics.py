@@ -916,16 +916,30 @@ def pack(output, trajectories, before=()) -> Path:
         Labelled frames of earlier runs, which come along.
     """
     order = {trajectory.name: n for n, trajectory in enumerate(trajectories)}
-    # Without what a kill, or a run that is writing just now, left half-written.
-    text = b"".join(split_frames(output.read_bytes())).decode()
     finished = []
-    for atoms in [*before, *ase.io.read(io.StringIO(text), ":", format="extxyz")]:
+    for atoms in [*before, *read_labelled(output)]:
         number = int(atoms.info["source"].rsplit("/", 1)[1])
         finished.append((order[atoms.info["trajectory"]], number, atoms))
     finished.sort(key=lambda item: item[:2])
     packed = output.with_name(f"{output.name}.xz")
     write_packed([atoms for *_, atoms in finished], packed)
     return packed
+
+
+def read_labelled(output):
+    """Read the running file of `label_frames`, to which a run may be adding just now.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+
+    Returns
+    -------
+    list of ase.Atoms
+        Without what a kill, or that run, left half-written.
+    """
+    text = b"".join(split_frames(output.read_bytes())).decode()
+    return ase.io.read(io.StringIO(text), ":", format="extxyz")
 
 
 def write_packed(frames, path) -> None:
