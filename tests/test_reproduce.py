@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import time
 
@@ -251,6 +252,17 @@ def test_another_trajectory_is_measured_anew(whole, tmp_path):
     file.write_text(json.dumps(record))
     assert whole.measure([Wanted(phase_i(), ("eqq",))], workers=1) == []
     assert json.loads(file.read_text())["inputs"] == json.loads(text)["inputs"]
+
+
+def test_measurements_outlive_their_trajectories(whole, tmp_path):
+    folder = tmp_path / "light"
+    shutil.copytree(whole.folder, folder)
+    light = Reproduction.begin(folder, TINY, MODEL)
+    (light.path(phase_i()) / run_folder.TRAJECTORY).unlink()
+    before = whole.measured(phase_i(), "eqq")["<EQQ>"]
+    (problem,) = light.run([Wanted(phase_i(), ("eqq", "rdf"))], workers=1)
+    assert "rdf: the trajectory is not in" in problem
+    assert light.measured(phase_i(), "eqq")["<EQQ>"] == before
 
 
 def test_spectra_start_at_the_mean_density(tmp_path):

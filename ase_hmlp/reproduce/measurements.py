@@ -101,6 +101,9 @@ def measure(
 ) -> dict[str, str]:
     """Measure what is not there yet.
 
+    Trajectories are large, and may be deleted or left behind once they are measured: what was
+    measured stays.
+
     Parameters
     ----------
     run : Path
@@ -121,6 +124,9 @@ def measure(
         Why, for every measurement that has no answer.
     """
     trajectory = run / run_folder.TRAJECTORY
+    if not trajectory.exists():
+        gone = [name for name in names if not (folder / f"{name}.json").exists()]
+        return dict.fromkeys(gone, f"the trajectory is not in {run} any more.")
     digest = file_sha256(trajectory)
     left = [name for name in names if not _is_of(folder / f"{name}.json", digest)]
     start = first_frame(config)

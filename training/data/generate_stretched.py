@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Label long bonds, alone and among hot molecules, with Quantum ESPRESSO.
+
+At 1,500 K one bond in some thousands is longer than 1.1 Å at any time: snapshots of dynamics, some
+dozen molecules each, hardly ever show one, and a run of many picoseconds meets them all the time.
+Here they are made. In hot and dense snapshots that are labelled already, one or two molecules are
+stretched to a length between 0.95 and 1.38 Å and held there, while dynamics at 1,500 K makes their
+neighbours give way.
+
+Frames are of the family ``stretched``; ``info`` has ``parent`` (the snapshot), ``trajectory``,
+``split`` and ``phase`` (all of the parent). They are means of both meshes of k-points of the
+project's recipe. With them come isolated molecules (``molecule``) of bonds longer than those of
+`generate_contacts.py`, in the same box.
+
+The shipped potential moves the neighbours; snapshots are kept in ``<output stem>.explored``. Run
+the script again after a kill and it goes on.
+
+Example
+-------
+::
+
+    nice python generate_stretched.py --output h2-pbe-stretched.extxyz
+"""
+
+import argparse
+import os
+import signal
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms, units
+from ase.constraints import FixBondLengths
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
+
+from ase_hmlp import HMLP
+from ase_hmlp.errors import DomainWarning, HMLPError
+from ase_hmlp.molecules import molecules_of
+from ase_hmlp.training.data.generate_contacts import make_molecule, van_der_corput
+from ase_hmlp.training.data.generate_dynamics import (
+    CALCULATOR,
+    MODEL,
+    bonds_of,
+    read_labelled,
+    write_packed,
+)
+from ase_hmlp.training.frames import iterate_structures
+from ase_hmlp.training.label import RunSection, label_frames
+from ase_hmlp.training.label_calculators import EspressoSection
+
+FOLDER = Path(__file__).parent
+PARENTS = ("h2-pbe-dynamics.extxyz.xz", "h2-pbe-learned.extxyz.xz")
+SEED = 2027
+COUNT = 96
+
+#: Families and the temperature (K) from which on their snapshots may be parents, and their atoms.
+HOT = {"fluid": 800.0, "phase-I": 500.0, "learned": 0.0}
+ATOMS = (16, 24)
+
+#: What a frame has of its parent, where that has it.
+INHERITED = ("trajectory", "split", "phase")
+
+LENGTHS = (0.95, 1.38)  # Å
+ALONE = (1.2, 1.25, 1.3, 1.35, 1.4, 1.45)  # Å
+TEMPERATURE = 1500.0  # K
+STEP, STEPS = 0.4, 75  # fs
+FRICTION = 0.1  # 1/fs
+
+
+def parents():
+    """Hot snapshots, by volume per atom."""
+    found = [
+        atoms
+        for name in PARENTS
+        for atoms in iterate_structures(FOLDER / name)
+        if atoms.info.get("temperature", 0.0) >= HOT.get(atoms.info["group"], np.inf)
+        and ATOMS[0] <= len(atoms) <= ATOMS[1]
+    ]
+    return sorted(found, key=lambda atoms: atoms.get_volume() / len(atoms))
+
+
+def widened():
+    """The shipped model, without its limits of bond lengths: long bonds are held, not computed."""
+    model = HMLP(MODEL).model
+    return replace(model, domain=replace(model.domain, bond_limits=(0.3, 2.0)))
+
+
+def stretched(parent, number, model):
+    """Stretch a molecule or two of a snapshot and let the others make room.
+
+    Parameters
+    ----------
+    parent : ase.Atoms
+        With ``partner``.
+    number : int
+        Of the frame: even ones get one long bond, odd ones two.
+    model : ase_hmlp.model_io.Model
+
+    Returns
+    -------
+    ase.Atoms
+    """
+    rng = np.random.default_rng([SEED, number])
+    partner = parent.arrays["partner"]
+    molecules = molecules_of(partner)
+    atoms = Atoms(parent.symbols, parent.positions, cell=parent.cell, pbc=True)
+    bonds = bonds_of(atoms, molecules)
+    chosen = rng.choice(len(molecules), 1 + number % 2, replace=False)
+    for k in chosen:
+        first, second = molecules[k]
+        centre = atoms.positions[first] + 0.5 * bonds[k]
+        half = 0.5 * rng.uniform(*LENGTHS) * bonds[k] / np.linalg.norm(bonds[k])
+        atoms.positions[first], atoms.positions[second] = centre - half, centre + half
+    atoms.calc = HMLP(model, bonds=molecules, threads=1)
+    atoms.set_constraint(FixBondLengths(molecules[chosen]))
+    thermalize_momenta(atoms, temperature_K=TEMPERATURE, rng=rng)
+    dynamics = Langevin(
+        atoms,
+        STEP * units.fs,
+        temperature_K=TEMPERATURE,
+        friction=FRICTION / units.fs,
+        fixcm=False,
+        rng=rng,
+    )
+    dynamics.run(STEPS)
+    # Six digits, so that the file holds exactly what was labelled.
+    out = Atoms(
+        atoms.symbols,
+        np.round(atoms.positions, 6),
+        cell=np.round(atoms.cell.array, 6),
+        pbc=True,
+    )
+    out.set_array("partner", partner)
+    out.info = {
+        "group": "stretched",
+        "source": f"stretched/{number}",
+        "parent": parent.info["source"],
+        "temperature": TEMPERATURE,
+        **{key: parent.info[key] for key in INHERITED if key in parent.info},
+    }
+    return out
+
+
+def explored(folder):
+    """All stretched snapshots: those that are in `folder`, and those that are made now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    choice, model, frames = parents(), widened(), []
+    for number in range(COUNT):
+        path = folder / f"{number:03d}.extxyz"
+        if not path.exists():
+            # Snapshots far apart in volume first, so that what is finished is a small whole set.
+            parent = choice[int(van_der_corput(number) * len(choice))]
+            try:
+                atoms = stretched(parent, number, model)
+            except HMLPError as error:
+                print(f"{number}: {error}", flush=True)
+                continue
+            partial = path.with_suffix(".partial")
+            ase.io.write(partial, atoms, format="extxyz")
+            os.replace(partial, path)
+        frames += list(iterate_structures(path))
+    return frames
+
+
+def alone():
+    """Isolated molecules of long bonds."""
+    frames = []
+    for bond in ALONE:
+        atoms = make_molecule(bond)
+        atoms.info = {"group": "molecule", "source": f"stretched/molecule/{bond:g}"}
+        frames.append(atoms)
+    return frames
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("h2-pbe-stretched.extxyz"),
+        help="file to append to; the result is <output>.xz",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="simultaneous pw.x (serial each)")
+    parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
+    parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
+    parser.add_argument("--pack", action="store_true", help="only pack what is labelled")
+    arguments = parser.parse_args()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DomainWarning)
+        frames = alone() + explored(arguments.output.with_suffix(".explored"))
+    # As on Ctrl-C, so that the calculations in flight end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not arguments.pack:
+        labeller = EspressoSection(
+            command=arguments.command, pseudo_dir=str(arguments.pseudo_dir.resolve()), **CALCULATOR
+        ).labeller()
+        result = label_frames(
+            frames,
+            arguments.output,
+            labeller,
+            RunSection(workers=arguments.workers),
+            retry_failed=True,
+            progress=lambda _, done, total: print(f"{done}/{total}", flush=True),
+        )
+        if result.failed:
+            print(f"{result.failed} failed, see {result.failures}")
+    found = {atoms.info["source"]: atoms for atoms in read_labelled(arguments.output)}
+    kept = [found[frame.info["source"]] for frame in frames if frame.info["source"] in found]
+    packed = arguments.output.with_name(f"{arguments.output.name}.xz")
+    write_packed(kept, packed)
+    print(f"{len(kept)} of {len(frames)} frames in {packed}")
+
+
+if __name__ == "__main__":
+    main()
