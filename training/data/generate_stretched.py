@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Label long bonds, alone and among hot molecules, with Quantum ESPRESSO.
+"""Label very long and very short bonds, alone and among hot molecules, with Quantum ESPRESSO.
 
 At 1,500 K one bond in some thousands is longer than 1.1 Å at any time: snapshots of dynamics, some
 dozen molecules each, hardly ever show one, and a run of many picoseconds meets them all the time.
 Here they are made. In hot and dense snapshots that are labelled already, one or two molecules are
-stretched to a length between 0.95 and 1.38 Å and held there, while dynamics at 1,500 K makes their
-neighbours give way.
+stretched to a length between 0.95 and 1.38 Å, or one compressed to 0.48 to 0.56 Å, and held there,
+while dynamics at 1,500 K makes their neighbours give way.
 
 Frames are of the family ``stretched``; ``info`` has ``parent`` (the snapshot), ``trajectory``,
 ``split`` and ``phase`` (all of the parent). They are means of both meshes of k-points of the
-project's recipe. With them come isolated molecules (``molecule``) of bonds longer than those of
-`generate_contacts.py`, in the same box.
+project's recipe. With them come isolated molecules (``molecule``) of bonds beyond those of `generate_contacts.py`,
+in the same box.
 
 The shipped potential moves the neighbours; snapshots are kept in ``<output stem>.explored``. Run
 the script again after a kill and it goes on.
@@ -54,7 +54,8 @@ from ase_hmlp.training.label_calculators import EspressoSection
 FOLDER = Path(__file__).parent
 PARENTS = ("h2-pbe-dynamics.extxyz.xz", "h2-pbe-learned.extxyz.xz")
 SEED = 2027
-COUNT = 96
+#: Frames with one or two long bonds; after them those with a short one.
+COUNT, COUNT_SHORT = 96, 24
 
 #: Families and the temperature (K) from which on their snapshots may be parents, and their atoms.
 HOT = {"fluid": 800.0, "phase-I": 500.0, "learned": 0.0}
@@ -63,8 +64,8 @@ ATOMS = (16, 24)
 #: What a frame has of its parent, where that has it.
 INHERITED = ("trajectory", "split", "phase")
 
-LENGTHS = (0.95, 1.38)  # Å
-ALONE = (1.2, 1.25, 1.3, 1.35, 1.4, 1.45)  # Å
+LENGTHS, SHORT = (0.95, 1.38), (0.48, 0.56)  # Å
+ALONE = (0.46, 0.48, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45)  # Å
 TEMPERATURE = 1500.0  # K
 STEP, STEPS = 0.4, 75  # fs
 FRICTION = 0.1  # 1/fs
@@ -89,14 +90,14 @@ def widened():
 
 
 def stretched(parent, number, model):
-    """Stretch a molecule or two of a snapshot and let the others make room.
+    """Stretch or compress molecules of a snapshot and let the others adapt.
 
     Parameters
     ----------
     parent : ase.Atoms
         With ``partner``.
     number : int
-        Of the frame: even ones get one long bond, odd ones two.
+        Of the frame: below `COUNT` even ones get one long bond, odd ones two; one short bond above.
     model : ase_hmlp.model_io.Model
 
     Returns
@@ -108,11 +109,12 @@ def stretched(parent, number, model):
     molecules = molecules_of(partner)
     atoms = Atoms(parent.symbols, parent.positions, cell=parent.cell, pbc=True)
     bonds = bonds_of(atoms, molecules)
-    chosen = rng.choice(len(molecules), 1 + number % 2, replace=False)
+    long = number < COUNT
+    chosen = rng.choice(len(molecules), 1 + number % 2 if long else 1, replace=False)
     for k in chosen:
         first, second = molecules[k]
         centre = atoms.positions[first] + 0.5 * bonds[k]
-        half = 0.5 * rng.uniform(*LENGTHS) * bonds[k] / np.linalg.norm(bonds[k])
+        half = 0.5 * rng.uniform(*(LENGTHS if long else SHORT)) * bonds[k] / np.linalg.norm(bonds[k])
         atoms.positions[first], atoms.positions[second] = centre - half, centre + half
     atoms.calc = HMLP(model, bonds=molecules, threads=1)
     atoms.set_constraint(FixBondLengths(molecules[chosen]))
@@ -148,7 +150,7 @@ def explored(folder):
     """All stretched snapshots: those that are in `folder`, and those that are made now."""
     folder.mkdir(parents=True, exist_ok=True)
     choice, model, frames = parents(), widened(), []
-    for number in range(COUNT):
+    for number in range(COUNT + COUNT_SHORT):
         path = folder / f"{number:03d}.extxyz"
         if not path.exists():
             # Snapshots far apart in volume first, so that what is finished is a small whole set.
@@ -166,7 +168,7 @@ def explored(folder):
 
 
 def alone():
-    """Isolated molecules of long bonds."""
+    """Isolated molecules of long and short bonds."""
     frames = []
     for bond in ALONE:
         atoms = make_molecule(bond)
