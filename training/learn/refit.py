@@ -77,10 +77,10 @@ def read_training(section: TrainSection, base: Path) -> Training:
         given = read_config(path)
         settings = given.model_dump(mode="json", exclude_unset=True, exclude_none=True)
         folder = path.parent
-    files = [folder / name for name in settings.get("data", {}).get("files", [])]
+    files = [(folder / name).resolve() for name in settings.get("data", {}).get("files", [])]
     replaced = section.settings.get("data", {})
     if isinstance(replaced, dict) and isinstance(replaced.get("files"), list):
-        files = [base / str(name) for name in replaced["files"]]
+        files = [(base / str(name)).resolve() for name in replaced["files"]]
     whose = base if isinstance(replaced, dict) and "source" in replaced else folder
     settings = merged(settings, section.settings)
     config = validate(settings, TrainingConfig, "train.settings")
