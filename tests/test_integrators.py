@@ -15,6 +15,9 @@ from ase_hmlp.simulate.integrators import Method, Target, Times, conserved_energ
 
 MODEL = toy_model(volume=(1.0, 12.0), contact=0.6, contact_limit=0.4)
 TIMES = Times(0.5, 20.0, 100.0)
+#: A long step for all but the bonds, as accurate.
+SHORT = Times(1.0, 20.0, 100.0, bond_steps=4)
+both = pytest.mark.parametrize("times", [TIMES, SHORT], ids=["one step", "short steps"])
 METHODS = {
     "nve": Method("nve"),
     "nvt-nose-hoover": Method("nvt"),
@@ -47,8 +50,8 @@ def moving(temperature=300.0):
     return atoms
 
 
-def dynamics(stages, seed=5):
-    return Dynamics(moving(), stages, TIMES, np.random.default_rng(seed))
+def dynamics(stages, seed=5, times=TIMES):
+    return Dynamics(moving(), stages, times, np.random.default_rng(seed))
 
 
 def numbers(thing, path=""):
@@ -68,30 +71,32 @@ def numbers(thing, path=""):
 OWN = {".nsteps", ".max_steps", "._cell0", "._volume0", "._eps", ".gamma_mod"}
 
 
+@both
 @methods
-def test_an_integrator_put_together_again_lacks_nothing(method):
+def test_an_integrator_put_together_again_lacks_nothing(method, times):
     """Whatever ASE adds to its integrators must be carried too, or this fails."""
     atoms, goal, rng = moving(), target(method), np.random.default_rng(1)
-    before = make(atoms, method, TIMES, goal, rng)
+    before = make(atoms, method, times, goal, rng)
     before.run(25)
-    after = make(atoms, method, TIMES, goal, rng, take(before, goal))
+    after = make(atoms, method, times, goal, rng, take(before, goal))
     old, new = numbers(before), numbers(after)
     assert old.keys() == new.keys()
     for name in old.keys() - OWN:
         np.testing.assert_allclose(new[name], old[name], rtol=1e-12, atol=1e-12, err_msg=name)
 
 
+@both
 @methods
-def test_state_and_restored_change_nothing(method):
+def test_state_and_restored_change_nothing(method, times):
     """Interrupted every seven steps or never: equal but for the order of sums."""
     stage = Stage(method, 60, target(method), target(method))
     ends = []
     for every in (60, 7):
-        run = dynamics([stage])
+        run = dynamics([stage], times=times)
         for step in range(every, 61, every):
             run.advance(step)
             run = Dynamics.restored(
-                run.state(), [stage], TIMES, calculator(run.atoms.calc.molecules)
+                run.state(), [stage], times, calculator(run.atoms.calc.molecules)
             )
         run.advance(60)
         ends.append(run)
@@ -102,8 +107,9 @@ def test_state_and_restored_change_nothing(method):
     np.testing.assert_allclose(one.atoms.get_momenta(), other.atoms.get_momenta(), atol=1e-9)
 
 
+@both
 @methods
-def test_conserved_quantity_is_conserved_across_stages_and_ramps(method):
+def test_conserved_quantity_is_conserved_across_stages_and_ramps(method, times):
     steps = 60
     cold, hot = target(method, 200.0, 35.0), target(method, 400.0, 45.0)
     stages = [
@@ -111,7 +117,7 @@ def test_conserved_quantity_is_conserved_across_stages_and_ramps(method):
         Stage(method, steps, cold, hot),
         Stage(method, steps, hot, hot),
     ]
-    run = dynamics(stages)
+    run = dynamics(stages, times=times)
     change, kinetic = [], []
     for step in range(5, 3 * steps + 1, 5):
         run.advance(step)

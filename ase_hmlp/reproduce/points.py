@@ -75,6 +75,7 @@ def equilibrium(
                 },
                 "dynamics": {
                     "timestep": recipe.timestep,
+                    "bond_steps": recipe.bond_steps,
                     "barostat_time": recipe.barostat_time,
                 },
                 "stage": stages,

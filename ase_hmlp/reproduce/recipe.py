@@ -47,7 +47,8 @@ class Recipe(Section):
     settling : ps under a Langevin thermostat and piston, which take up what the start releases
     equilibration : ps more that are left out
     production : ps that are averaged over
-    timestep : fs
+    timestep : fs, of all forces but the bonds'
+    bond_steps : short steps for the bonds in each; see `ase_hmlp.simulate.bond_steps`
     frame : fs between frames
     barostat_time : fs
     spectrum : SpectrumSection
@@ -66,7 +67,8 @@ class Recipe(Section):
     settling: PositiveFloat
     equilibration: PositiveFloat
     production: PositiveFloat
-    timestep: PositiveFloat = 0.5
+    timestep: PositiveFloat = 1.25
+    bond_steps: PositiveInt = 5
     frame: PositiveFloat = 50.0
     barostat_time: PositiveFloat = 1000.0
     spectrum: SpectrumSection = SpectrumSection()
@@ -116,6 +118,8 @@ RECIPES = {
             settling=5.0,
             equilibration=45.0,
             production=200.0,
+            timestep=0.5,
+            bond_steps=1,
             frame=100.0,
             spectrum=SpectrumSection(settling=2.0, production=20.0, timestep=0.05),
             order_pressures=(20.0, 40.0, 60.0, 80.0, 100.0, 120.0, 140.0, 160.0),

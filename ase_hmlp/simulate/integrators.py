@@ -23,6 +23,8 @@ from ase.md.md import MolecularDynamics
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 
+from ase_hmlp.simulate import bond_steps
+
 Ensemble = Literal["nve", "nvt", "npt"]
 Thermostat = Literal["nose-hoover", "langevin", "bussi"]
 Cell = Literal["full", "iso"]
@@ -74,11 +76,16 @@ class Method:
 
 @dataclass(frozen=True)
 class Times:
-    """Time step and characteristic times of thermostat and barostat, fs."""
+    """Time step and characteristic times of thermostat and barostat, fs.
+
+    With `bond_steps` above one, a step has so many short ones for the bonds; see
+    `ase_hmlp.simulate.bond_steps`.
+    """
 
     timestep: float = 0.5
     thermostat_time: float = 50.0
     barostat_time: float = 1000.0
+    bond_steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,14 @@ def make(
                 "P_tau": piston,
                 "P_mass": freedom * units.kB * target.temperature * piston**2,
             }
+    if times.bond_steps > 1:
+        kind = bond_steps.with_bond_steps(kind)
+        tension = None if carried is None else carried.get(bond_steps.TENSION)
+        options |= {"bond_steps": times.bond_steps, "tension": tension}
     dynamics = kind(atoms, step, **options)
     if carried is not None:
         ratio = target.temperature / float(carried["temperature"])
-        for path, power in CARRIED[kind].items():
+        for path, power in _carried(kind).items():
             if path in carried:
                 value = carried[path]
                 if power and ratio != 1.0:
@@ -160,7 +171,7 @@ def take(dynamics: MolecularDynamics, target: Target) -> dict[str, np.ndarray]:
     dict of arrays
     """
     carried = {"temperature": np.array(target.temperature)}
-    for path in CARRIED[type(dynamics)]:
+    for path in _carried(type(dynamics)):
         holder, name = _locate(dynamics, path)
         if hasattr(holder, name):  # a Langevin thermostat without a piston has none of its state
             carried[path] = np.array(getattr(holder, name), dtype=float)
@@ -181,6 +192,12 @@ def conserved_energy(dynamics: MolecularDynamics) -> float:
     if isinstance(dynamics, Bussi):
         total -= dynamics.transferred_energy
     return float(total)
+
+
+def _carried(kind: type[MolecularDynamics]) -> dict[str, int]:
+    """Of a class of ASE's, or with short steps for bonds."""
+    bare = bond_steps.ase_kind(kind)
+    return CARRIED[bare] | ({} if kind is bare else {bond_steps.TENSION: 0})
 
 
 def _locate(dynamics, path: str):

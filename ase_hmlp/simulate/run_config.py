@@ -81,11 +81,14 @@ class DynamicsSection(Section):
 
     Attributes
     ----------
+    bond_steps : short steps for the bonds in a time step of everything else, which then may be
+        longer; see `ase_hmlp.simulate.bond_steps`
     barostat_time : below 1000 Martyna-Tobias-Klein's full-cell barostat may pump energy into the
         breathing mode of a crystal's cell
     """
 
     timestep: PositiveFloat = 0.5
+    bond_steps: PositiveInt = 1
     thermostat: Thermostat = "nose-hoover"
     thermostat_time: PositiveFloat = 50.0
     barostat_time: PositiveFloat = 1000.0
@@ -93,7 +96,7 @@ class DynamicsSection(Section):
     @property
     def times(self) -> Times:
         """For the integrators."""
-        return Times(self.timestep, self.thermostat_time, self.barostat_time)
+        return Times(self.timestep, self.thermostat_time, self.barostat_time, self.bond_steps)
 
 
 class StageSection(Section):
@@ -228,6 +231,8 @@ class RunConfig(Section):
         bussi = self.dynamics.thermostat == "bussi"
         if bussi and any(s.ensemble == "npt" and s.thermostat is None for s in self.stage):
             raise ValueError("bussi is a thermostat for nvt; name another for the npt stages")
+        if self.engine == "lammps" and self.dynamics.bond_steps > 1:
+            raise ValueError("short steps for bonds (dynamics.bond_steps) need engine ase")
         return self
 
     @property

@@ -9,8 +9,8 @@ while dynamics at 1,500 K makes their neighbours give way.
 
 Frames are of the family ``stretched``; ``info`` has ``parent`` (the snapshot), ``trajectory``,
 ``split`` and ``phase`` (all of the parent). They are means of both meshes of k-points of the
-project's recipe. With them come isolated molecules (``molecule``) of bonds beyond those of `generate_contacts.py`,
-in the same box.
+project's recipe. With them come isolated molecules (``molecule``) of bonds beyond those of
+`generate_contacts.py`, in the same box.
 
 The shipped potential moves the neighbours; snapshots are kept in ``<output stem>.explored``. Run
 the script again after a kill and it goes on.
@@ -114,7 +114,8 @@ def stretched(parent, number, model):
     for k in chosen:
         first, second = molecules[k]
         centre = atoms.positions[first] + 0.5 * bonds[k]
-        half = 0.5 * rng.uniform(*(LENGTHS if long else SHORT)) * bonds[k] / np.linalg.norm(bonds[k])
+        length = rng.uniform(*(LENGTHS if long else SHORT))
+        half = 0.5 * length * bonds[k] / np.linalg.norm(bonds[k])
         atoms.positions[first], atoms.positions[second] = centre - half, centre + half
     atoms.calc = HMLP(model, bonds=molecules, threads=1)
     atoms.set_constraint(FixBondLengths(molecules[chosen]))

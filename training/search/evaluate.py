@@ -49,7 +49,7 @@ class Evaluator:
         A line for each candidate.
     progress : callable
     every : int
-        Of each family every so manieth frame.
+        Of each family every so manieth frame, but for those that the bond is fitted to.
     """
 
     def __init__(
@@ -121,8 +121,10 @@ class Evaluator:
             frames, _ = split_off_tests(frames)
             seen: Counter[str] = Counter()
             self._frames = []
+            few = self._base.config.bond.groups
             for frame in frames:
-                if seen[frame.group] % self._every == 0:
+                # The bond is a curve through the few frames it is fitted to.
+                if frame.group in few or seen[frame.group] % self._every == 0:
                     self._frames.append(frame)
                 seen[frame.group] += 1
         return self._frames
