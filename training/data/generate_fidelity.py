@@ -55,6 +55,7 @@ from ase_hmlp.simulate.build import phase as load_phase
 from ase_hmlp.simulate.relax import curvature_of, relax
 from ase_hmlp.training.fidelity.crystals import displaced_cells, in_space_group
 from ase_hmlp.training.fidelity.reference import ARRANGEMENTS, CRYSTAL, PHASES, PRESSURES
+from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label import RunSection, label_frames, structure_digest
 from ase_hmlp.training.label_calculators import EspressoSection
 
@@ -388,6 +389,27 @@ def build(laboratory, model, report, checks=True):
         yield from crystal_checks(recorder, relaxed)
 
 
+def checked(laboratory, path, report):
+    """The frames of a file without checks, and checks of its crystals and of pairs.
+
+    Parameters
+    ----------
+    laboratory : Laboratory
+    path : pathlib.Path
+        That `build` gave.
+    report : callable, given a line
+    """
+    kept = [a for a in iterate_structures(path) if a.info["group"] != "convergence"]
+    relaxed = {name: {} for name in PHASES}
+    for atoms in kept:
+        if atoms.info["group"] == "relaxed":
+            relaxed[atoms.info["phase"]][float(atoms.info["pressure_GPa"])] = atoms
+    recorder = Recorder(laboratory, report)
+    yield from kept
+    yield from dimer_checks(recorder)
+    yield from crystal_checks(recorder, relaxed)
+
+
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -397,6 +419,9 @@ def main():
     parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
     parser.add_argument("--pseudo-dir", default="/usr/share/espresso/pseudo")
     parser.add_argument("--no-checks", action="store_true", help="without better settings")
+    parser.add_argument(
+        "--checks-of", type=Path, help="only the checks, of the crystals in this file"
+    )
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     # As on Ctrl-C, so that the calculation in flight ends.
@@ -407,8 +432,11 @@ def main():
     def report(line):
         print(line, flush=True)
 
-    model = HMLP(arguments.model)
-    frames = list(build(laboratory, model, report, not arguments.no_checks))
+    if arguments.checks_of:
+        frames = list(checked(laboratory, arguments.checks_of, report))
+    else:
+        model = HMLP(arguments.model)
+        frames = list(build(laboratory, model, report, not arguments.no_checks))
     ase.io.write(stream, frames, format="extxyz")
     arguments.output.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
     print(f"{len(frames)} frames in {arguments.output}")
