@@ -22,7 +22,7 @@ from ase_hmlp.simulate.run import Run
 from ase_hmlp.simulate.run_config import RunConfig
 
 #: fs, and how many short steps.
-STEPS = ((0.5, 1), (1.0, 1), (1.0, 4), (1.25, 5), (1.5, 6), (2.0, 8))
+STEPS = ((0.5, 1), (0.75, 1), (1.0, 4), (1.25, 5), (1.5, 6), (2.0, 8))
 
 
 def run(folder, step, count, arguments):
