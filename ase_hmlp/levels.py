@@ -113,14 +113,20 @@ class KernelRegressor:
         return self.prior * np.sqrt(np.clip(own - explained, 0.0, None))
 
     def to_dict(self) -> dict:
-        """Plain arrays and numbers, for the model file."""
-        names = (*_REGRESSOR_ARRAYS, "r0", "stretch_width", "variance", "prior")
-        return {name: getattr(self, name) for name in names}
+        """Plain arrays and numbers, for the model file; of `variance` the lower half, by rows."""
+        names = (*_REGRESSOR_ARRAYS, "r0", "stretch_width", "prior")
+        half = None if self.variance is None else self.variance[np.tril_indices(len(self.alpha))]
+        return {name: getattr(self, name) for name in names} | {"variance": half}
 
     @classmethod
     def from_dict(cls, data: dict) -> KernelRegressor:
         """Inverse of `to_dict`."""
-        return cls(**data)
+        variance = None
+        if data["variance"] is not None:
+            rows, columns = np.tril_indices(len(data["alpha"]))
+            variance = np.empty((len(data["alpha"]),) * 2)
+            variance[rows, columns] = variance[columns, rows] = data["variance"]
+        return cls(**data | {"variance": variance})
 
 
 _REGRESSOR_ARRAYS = (

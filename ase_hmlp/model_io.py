@@ -2,7 +2,7 @@
 
 A model file is one zlib-compressed joblib dump of a plain dict::
 
-    {"format": "ase_hmlp model", "schema": 5, "package_version": str, "name": str,
+    {"format": "ase_hmlp model", "schema": 6, "package_version": str, "name": str,
      "units": {"energy": "eV", "length": "angstrom", "pressure": "GPa"},
      "potential": Potential.to_dict(), "domain": {...}, "training": {...}, "errors": {...}}
 
@@ -46,7 +46,7 @@ from ase_hmlp.potential import Potential
 FORMAT = "ase_hmlp model"
 
 #: Version of the file's layout; raised whenever an older reader would misunderstand a new file.
-SCHEMA = 5
+SCHEMA = 6
 
 UNITS = {"energy": "eV", "length": "angstrom", "pressure": "GPa"}
 
@@ -636,7 +636,7 @@ def _check_regressor(data: dict, where: str) -> None:
         "representatives": (s, q),
         "rep_bond": (s,),
         "alpha": (s,),
-        "variance": (s, s),
+        "variance": (s * (s + 1) // 2,),
     }
     for key, shape in shapes.items():
         if data[key] is not None:
