@@ -1,5 +1,7 @@
 """Phases as they are built, brought to a pressure, melted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
@@ -270,6 +272,19 @@ def test_liquid_is_molten_and_at_its_temperature():
     assert atoms.arrays["partner"].tolist() == partners(atoms.calc.molecules).tolist()
     # The Langevin piston had 60 fs.
     assert -atoms.get_stress(include_ideal_gas=True)[:3].mean() / GPa == pytest.approx(20.0, abs=15)
+
+
+def test_a_dense_liquid_is_melted_before_it_is_dense():
+    melting = replace(QUICK, pressure=20.0, steps=240)
+    looks = []
+    atoms = liquid(calculator(), 60.0, 500.0, 60, 1, melting, lambda *look: looks.append(look))
+    here = liquid(calculator(), 20.0, 500.0, 60, 1, melting)
+    assert atoms.get_volume() < 0.9 * here.get_volume()
+    pressures = [-a.get_stress(include_ideal_gas=True)[:3].mean() / GPa for a in (here, atoms)]
+    # Of the piston's 60 fs and the thermal noise of 64 atoms.
+    assert pressures[1] - pressures[0] > 20.0
+    assert [what for what, *_ in looks][-1] == "cooling"
+    assert looks[-1][2] < QUICK.threshold
 
 
 def test_a_crystal_that_does_not_melt_is_said_so():

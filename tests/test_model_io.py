@@ -336,7 +336,9 @@ def test_empty_file_is_truncated(tmp_path):
         load_model(tmp_path / "m.joblib")
 
 
-@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (SCHEMA - 1, "older"), (SCHEMA + 1, "newer")])
+@pytest.mark.parametrize(
+    ("schema", "age"), [(0, "older"), (SCHEMA - 1, "older"), (SCHEMA + 1, "newer")]
+)
 def test_other_schema_versions(tmp_path, schema, age):
     data = toy_model().to_dict() | {"schema": schema, "package_version": "9.9", "extra": 1}
     joblib.dump(data, tmp_path / "m.joblib", compress=3)

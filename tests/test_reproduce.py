@@ -24,7 +24,7 @@ from ase_hmlp.reproduce import fig2, fig3b, fig4, fig5, fig6, quench, seed, tabl
 from ase_hmlp.reproduce.folder import Reproduction, Wanted, select
 from ase_hmlp.reproduce.points import equilibrium, first_frame, spectrum
 from ase_hmlp.reproduce.recipe import CANDIDATES, RECIPES, Recipe, SpectrumSection, with_phase_ii
-from ase_hmlp.reproduce.report import goes
+from ase_hmlp.reproduce.report import TextTable, goes
 from ase_hmlp.reproduce.targets import TARGETS
 from ase_hmlp.simulate import run_folder
 from ase_hmlp.simulate.build import phase
@@ -376,6 +376,12 @@ def test_table_1_by_hand(by_hand):
     assert "hcp-20GPa-150K: failed." in text
     assert "Command: hmlp reproduce table1 --recipe tiny" in text
     assert by_hand.model_sha256 in text and "ase_hmlp" in text and seed.CITATION in text
+
+
+def test_numbers_are_never_cut_off(by_hand):
+    wide = TextTable("wide", tuple(f"column {k}" for k in range(12)), [("9" * 30,) * 12])
+    text = dataclasses.replace(table1.report(by_hand), tables=[wide]).text()
+    assert text.count("9" * 30) == 12 and "…" not in text
 
 
 def test_report_is_written_and_says_what_it_was_made_with(by_hand):

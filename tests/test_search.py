@@ -244,6 +244,18 @@ def test_every_third_frame_of_each_family(atoms, tmp_path):
         assert [f.source for f in some if f.group == group] == members[::3]
 
 
+def test_frames_that_the_bond_is_fitted_to_are_all_kept(atoms, tmp_path):
+    path = prepared_folder(tmp_path, atoms)
+    config = tomllib.loads((tmp_path / "toy.toml").read_text())
+    config["bond"] = {**config.get("bond", {}), "groups": ["hcp"]}
+    (tmp_path / "toy.toml").write_text(tomli_w.dumps(config))
+    with RecordFile(tmp_path / "candidates.jsonl", split_lines) as records:
+        base = Base.read(path.parent / "toy.toml")
+        some = Evaluator(base, TimingSection(), tmp_path, records, silent, 3).frames
+    kept = {group: sum(f.group == group for f in some) for group in ("hcp", "pa3")}
+    assert kept == {"hcp": 6, "pa3": 2}
+
+
 def test_families_held_out_by_name_are_the_ones_judged_by(atoms, tmp_path):
     group = {"kernel": {"values": {"environment.representatives": [4]}}}
     path = prepared_folder(tmp_path, atoms, group=group, rounds=1)

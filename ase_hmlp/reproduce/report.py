@@ -16,8 +16,8 @@ from ase_hmlp.files import write_whole
 from ase_hmlp.reproduce.folder import Reproduction
 from ase_hmlp.reproduce.seed import CITATION
 
-#: Width of the text, characters.
-WIDTH = 120
+#: Width of sentences, characters; tables of numbers are as wide as they need to be.
+WIDTH, ENDLESS = 120, 10_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Report:
                 shown.add_column(name, justify="left" if left else "right", no_wrap=not texts)
             for row in table.rows:
                 shown.add_row(*row)
+            console.width = WIDTH if texts else ENDLESS
             console.print(shown, markup=False)
         for note in self.result.notes:
             console.print(note, markup=False, soft_wrap=True)

@@ -51,6 +51,9 @@ class Melting:
     temperature : float, K
         Tried first; raised by `increment` up to `highest` until the crystal melts.
     increment, highest : float, K
+    pressure : float, GPa
+        A liquid that shall be denser is melted at this pressure, and compressed as it cools: what
+        melts a perfect crystal at higher ones breaks its molecules up, too.
     steps : int
         Of every ramp and at each temperature.
     timestep, thermostat_time, barostat_time : float, fs
@@ -65,6 +68,7 @@ class Melting:
     temperature: float = 1500.0
     increment: float = 250.0
     highest: float = 2500.0
+    pressure: float = 60.0
     steps: int = 1000
     timestep: float = 0.5
     thermostat_time: float = 50.0
@@ -131,10 +135,11 @@ def liquid(
     melting: Melting | None = None,
     progress: Progress | None = None,
 ) -> Atoms:
-    """Melt Phase I at a pressure and bring the melt to a temperature.
+    """Melt Phase I and bring the melt to a temperature and a pressure.
 
     Langevin dynamics with an isotropic piston, first hot until the crystal is molten, then
-    cooling linearly to `temperature`.
+    cooling linearly to `temperature`, at `pressure` or at `Melting.pressure` if that is lower; in
+    that case it is compressed in the end.
 
     Parameters
     ----------
@@ -161,14 +166,19 @@ def liquid(
     rng, melting = np.random.default_rng(rng), melting or Melting()
     crystal = hcp(min_atoms, rng=rng)
     crystal.calc = calculator
-    atoms = at_pressure(crystal, pressure, "volume")
+    low = min(pressure, melting.pressure)
+    atoms = at_pressure(crystal, low, "volume")
     molecules = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
     order = CrystalOrder(atoms, molecules)
     method = Method("npt", "langevin", "iso")
-    hot = _melt(atoms, method, pressure, order, melting, rng, progress)
-    start, end = Target(hot, pressure), Target(float(temperature), pressure)
-    cooled = Dynamics(atoms, [Stage(method, melting.steps, start, end)], melting.times, rng)
-    _run(cooled, melting.steps, "cooling", order, melting, progress)
+    hot = _melt(atoms, method, low, order, melting, rng, progress)
+    # Cooled before it is dense: in two ramps, if in any.
+    between, end = Target(float(temperature), low), Target(float(temperature), pressure)
+    stages = [Stage(method, melting.steps, Target(hot, low), between)]
+    if pressure > low:
+        stages.append(Stage(method, melting.steps, between, end))
+    cooled = Dynamics(atoms, stages, melting.times, rng)
+    _run(cooled, cooled.steps, "cooling", order, melting, progress)
     atoms.info["phase"] = "liquid"
     atoms.set_array("partner", partners(molecules))
     return atoms

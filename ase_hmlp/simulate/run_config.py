@@ -26,6 +26,8 @@ class MeltSection(Section):
     """K"""
     highest: PositiveFloat = Melting.highest
     """K"""
+    pressure: PositiveFloat = Melting.pressure
+    """GPa"""
     steps: PositiveInt = Melting.steps
 
     @property
