@@ -328,14 +328,15 @@ def _draw(done: list[Entry], result: Result) -> Figure:
     series = [("liquid", ""), ("solid", ""), ("phase I", "")]
     series += [("phase II", phase) for phase in second]
     for k, (column, phase) in enumerate(series):
-        colour = CURVES[k % len(CURVES)]
+        again, place = divmod(k, len(CURVES))
+        style: dict = {"color": CURVES[place], "marker": "^" if again else "o"}
         some = [e for e in done if e.column == column and phase in ("", e.point.phase)]
         x = [e.point.pressure for e in some]
         values, errors = [e.value for e in some], [e.error for e in some]
         label = COLUMNS[column] + (f": {phase}" if phase else "")
-        left.errorbar(x, values, errors, color=colour, marker="o", label=label)
+        left.errorbar(x, values, errors, label=label, **style)
         ratios, errors = [e.ratio for e in some], [e.ratio_error for e in some]
-        right.errorbar(x, ratios, errors, color=colour, marker="o")
+        right.errorbar(x, ratios, errors, **style)
     for k, column_of_seed in enumerate(seed.TABLE_1.values()):
         y = [math.nan if v is None else v for v in column_of_seed]
         label = "" if k else "the paper"
