@@ -39,9 +39,8 @@ class BondForces:
     atoms : ase.Atoms with an `HMLP` calculator
         Integrators never put an atom back into the cell, so that each bond keeps the image of its
         partner that it has now.
-
-    tension : float, eV/Å
-        As the mean that `atoms` have now unless given.
+    tension : float, eV/Å, optional
+        The mean that `atoms` have now unless given.
 
     Attributes
     ----------
@@ -195,7 +194,6 @@ _KINDS = (
     BondStepsBussi,
     BondStepsLangevin,
 )
-
 
 #: What they carry along beside what ASE's do: where it is, see `BondForces`.
 TENSION = "_bonds.tension"

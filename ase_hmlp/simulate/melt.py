@@ -52,8 +52,8 @@ class Melting:
         Tried first; raised by `increment` up to `highest` until the crystal melts.
     increment, highest : float, K
     pressure : float, GPa
-        A liquid that shall be denser is melted at this pressure, and compressed as it cools: what
-        melts a perfect crystal at higher ones breaks its molecules up, too.
+        A liquid that shall be denser is melted and cooled at this pressure, and then compressed:
+        what melts a perfect crystal at higher ones breaks its molecules up, too.
     steps : int
         Of every ramp and at each temperature.
     timestep, thermostat_time, barostat_time : float, fs
