@@ -76,7 +76,8 @@ class Vibron(Analysis):
     low, high : float, 1/cm
         Between which the lines are sought; all of the spectrum is kept.
     integrator_step : float, fs, optional
-        Time step of the run, or its short one for the bonds. If given, peaks are also returned as `verlet_corrected`.
+        Time step of the run, or of its bonds if that is shorter. If given, peaks are also returned
+        as `verlet_corrected`.
     """
 
     name = "vibron"
