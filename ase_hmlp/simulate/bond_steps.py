@@ -5,8 +5,8 @@ level of the hierarchy, which makes it, costs next to nothing. So the reversible
 propagator (Tuckerman, Berne and Martyna, J. Chem. Phys. 97, 1990, 1992) suits it: in a step of the
 integrator the forces of the other levels act at its ends, and in between, where atoms move, the
 bonds' forces act in so many short steps. `with_bond_steps` makes this of each of ASE's integrators
-that `ase_hmlp.simulate.integrators` uses; with one short step they would be ASE's own but for
-rounding.
+that `ase_hmlp.simulate.integrators` uses; with one short step those of constant energy
+or volume, but for Langevin's, would be ASE's own but for rounding.
 
 Neighbours press on a molecule all the time. Where a constant force F acts in kicks t apart, a
 spring is found (F / k) (omega t / 2) cot(omega t / 2) away from rest, in steps of 1.25 fs 9 % less

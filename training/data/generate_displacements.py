@@ -27,9 +27,8 @@ from ase import Atoms
 from scipy.spatial.transform import Rotation
 
 from ase_hmlp.molecules import molecules_of
-from ase_hmlp.training.data.generate_dynamics import bonds_of, read_labelled, write_packed
+from ase_hmlp.training.data.generate_dynamics import bonds_of, label_and_pack
 from ase_hmlp.training.frames import iterate_structures
-from ase_hmlp.training.label import RunSection, label_frames
 from ase_hmlp.training.label_calculators import EspressoSection
 
 RELAXATIONS = Path(__file__).parent / "h2-pbe-relaxations.extxyz.xz"
@@ -116,6 +115,7 @@ def main():
     frames = plan()
     # As on Ctrl-C, so that the calculations in flight end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    labeller = None
     if not arguments.pack:
         labeller = EspressoSection(
             command=arguments.command,
@@ -123,21 +123,7 @@ def main():
             small_cell=0,
             both_meshes=True,
         ).labeller()
-        result = label_frames(
-            frames,
-            arguments.output,
-            labeller,
-            RunSection(workers=arguments.workers),
-            retry_failed=True,
-            progress=lambda _, done, total: print(f"{done}/{total}", flush=True),
-        )
-        if result.failed:
-            print(f"{result.failed} failed, see {result.failures}")
-    found = {atoms.info["source"]: atoms for atoms in read_labelled(arguments.output)}
-    kept = [found[frame.info["source"]] for frame in frames if frame.info["source"] in found]
-    packed = arguments.output.with_name(f"{arguments.output.name}.xz")
-    write_packed(kept, packed)
-    print(f"{len(kept)} of {len(frames)} frames in {packed}")
+    label_and_pack(frames, arguments.output, labeller, arguments.workers)
 
 
 if __name__ == "__main__":

@@ -961,6 +961,37 @@ def write_packed(frames, path) -> None:
     os.replace(partial, path)
 
 
+def label_and_pack(frames, output, labeller, workers) -> None:
+    """Label what is missing of a plan, and pack what is there, in the order of the plan.
+
+    Parameters
+    ----------
+    frames : list of ase.Atoms
+        The plan, with ``info["source"]``.
+    output : pathlib.Path
+        Of `label_frames`; the result is ``<output>.xz``.
+    labeller : as for `label_frames`, or None
+        Only packs if it is None.
+    workers : int
+    """
+    if labeller is not None:
+        result = label_frames(
+            frames,
+            output,
+            labeller,
+            RunSection(workers=workers),
+            retry_failed=True,
+            progress=lambda _, done, total: print(f"{done}/{total}", flush=True),
+        )
+        if result.failed:
+            print(f"{result.failed} failed, see {result.failures}")
+    found = {atoms.info["source"]: atoms for atoms in read_labelled(output)}
+    kept = [found[frame.info["source"]] for frame in frames if frame.info["source"] in found]
+    packed = output.with_name(f"{output.name}.xz")
+    write_packed(kept, packed)
+    print(f"{len(kept)} of {len(frames)} frames in {packed}")
+
+
 def print_ranges(path) -> None:
     """Print what each family of a labelled file spans.
 

@@ -44,11 +44,9 @@ from ase_hmlp.training.data.generate_dynamics import (
     CALCULATOR,
     MODEL,
     bonds_of,
-    read_labelled,
-    write_packed,
+    label_and_pack,
 )
 from ase_hmlp.training.frames import iterate_structures
-from ase_hmlp.training.label import RunSection, label_frames
 from ase_hmlp.training.label_calculators import EspressoSection
 
 FOLDER = Path(__file__).parent
@@ -197,25 +195,12 @@ def main():
         frames = alone() + explored(arguments.output.with_suffix(".explored"))
     # As on Ctrl-C, so that the calculations in flight end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    labeller = None
     if not arguments.pack:
         labeller = EspressoSection(
             command=arguments.command, pseudo_dir=str(arguments.pseudo_dir.resolve()), **CALCULATOR
         ).labeller()
-        result = label_frames(
-            frames,
-            arguments.output,
-            labeller,
-            RunSection(workers=arguments.workers),
-            retry_failed=True,
-            progress=lambda _, done, total: print(f"{done}/{total}", flush=True),
-        )
-        if result.failed:
-            print(f"{result.failed} failed, see {result.failures}")
-    found = {atoms.info["source"]: atoms for atoms in read_labelled(arguments.output)}
-    kept = [found[frame.info["source"]] for frame in frames if frame.info["source"] in found]
-    packed = arguments.output.with_name(f"{arguments.output.name}.xz")
-    write_packed(kept, packed)
-    print(f"{len(kept)} of {len(frames)} frames in {packed}")
+    label_and_pack(frames, arguments.output, labeller, arguments.workers)
 
 
 if __name__ == "__main__":
