@@ -12,6 +12,7 @@ from toy_models import pa3
 from ase_hmlp import HMLP
 from ase_hmlp.errors import ConfigError, NotConvergedError, StructureError
 from ase_hmlp.molecules import find_molecules, partners
+from ase_hmlp.simulate import melt
 from ase_hmlp.simulate.build import (
     at_pressure,
     hcp,
@@ -274,11 +275,18 @@ def test_liquid_is_molten_and_at_its_temperature():
     assert -atoms.get_stress(include_ideal_gas=True)[:3].mean() / GPa == pytest.approx(20.0, abs=15)
 
 
-def test_a_dense_liquid_is_melted_before_it_is_dense():
+def test_a_dense_liquid_is_melted_before_it_is_dense(monkeypatch):
     melting = replace(QUICK, pressure=20.0, steps=240)
-    looks = []
+    looks, molten_at, really = [], [], melt._melt
+
+    def watched(atoms, method, pressure, *others):
+        molten_at.append(pressure)
+        return really(atoms, method, pressure, *others)
+
+    monkeypatch.setattr(melt, "_melt", watched)
     atoms = liquid(calculator(), 60.0, 500.0, 60, 1, melting, lambda *look: looks.append(look))
     here = liquid(calculator(), 20.0, 500.0, 60, 1, melting)
+    assert molten_at == [20.0, 20.0]
     assert atoms.get_volume() < 0.9 * here.get_volume()
     pressures = [-a.get_stress(include_ideal_gas=True)[:3].mean() / GPa for a in (here, atoms)]
     # Of the piston's 60 fs and the thermal noise of 64 atoms.
