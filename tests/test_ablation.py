@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +155,18 @@ def test_a_finished_ablation_computes_nothing(done, monkeypatch):
     again = ablate(path, command="hmlp ablate toy.toml", timing=TIMING)
     assert again.computed == 0 and result.computed == len(result.ablation.rows) == 13
     assert [p.read_bytes() for p in again.paths] == before
+
+
+def test_every_other_frame_of_each_family(done, tmp_path):
+    """Where all frames are known, those of half of them are computed."""
+    path, whole = done
+    shutil.copy(path.parent / "toy-ablation" / "variants.jsonl", tmp_path)
+    thinned = ablate(path, tmp_path, timing=TIMING, every=2)
+    assert thinned.computed == 13
+    for some, everything in zip(thinned.ablation.base.rows, whole.ablation.base.rows, strict=True):
+        assert some.group == everything.group
+        if some.group != "all":
+            assert some.frames == -(-everything.frames // 2)
 
 
 def test_a_killed_ablation_goes_on(done, atoms, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`hmlp search`: what is tried, what is kept, what is remembered, the Pareto front and its knee."""
 
 import json
+import shutil
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -176,6 +177,19 @@ def test_a_finished_search_computes_nothing(searched, monkeypatch):
     assert lines(path.with_suffix("")) == before
     assert again.findings.best == result.findings.best
     assert again.findings.knee == result.findings.knee
+
+
+def test_moved_data_are_the_same_data(searched, tmp_path, monkeypatch):
+    """A finished search, copied, beside a base that finds its data elsewhere."""
+    path, _, _ = searched
+    shutil.copytree(path.parent, tmp_path / "copy")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "copy" / "toy.extxyz").rename(tmp_path / "elsewhere" / "toy.extxyz")
+    base = tomllib.loads((path.parent / "toy.toml").read_text())
+    base["data"]["files"] = ["../elsewhere/toy.extxyz"]
+    (tmp_path / "copy" / "toy.toml").write_text(tomli_w.dumps(base))
+    monkeypatch.setattr(evaluate, "load_frames", None)
+    assert search_from_config(tmp_path / "copy" / path.name).computed == 0
 
 
 def test_a_killed_search_goes_on(searched, atoms, tmp_path, monkeypatch):

@@ -58,6 +58,7 @@ def ablate(
     progress: Progress = silent,
     command: str = "Python",
     timing: TimingSection | None = None,
+    every: int = 1,
 ) -> AblationResult:
     """Fit what has not been fitted yet of the variants of a configuration, and report on all.
 
@@ -73,6 +74,8 @@ def ablate(
         How this was called, for the report.
     timing : TimingSection, optional
         What is evaluated to see how long it takes.
+    every : int
+        Of each family every so manieth frame, but for those that the bond is fitted to.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def ablate(
     folder.mkdir(parents=True, exist_ok=True)
     with RecordFile(folder / RECORDS, split_lines) as records:
         commands, made_with = _noted(folder / COMMANDS, command)
-        evaluator = Evaluator(base, timing or TimingSection(), folder, records, progress)
+        evaluator = Evaluator(base, timing or TimingSection(), folder, records, progress, every)
         # The configuration itself first: its time is what all others are divided by.
         evaluator({})
         found = []

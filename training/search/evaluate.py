@@ -167,9 +167,12 @@ class Evaluator:
 
 
 def _essence(config: TrainingConfig) -> dict[str, Any]:
-    """What a potential depends on, but for the content of the data files."""
+    """What a potential depends on, but for the content of the data files and where they lie."""
     fit = config.fit.model_dump(mode="json", include=FITTED)
-    return config.model_dump(mode="json", exclude=ASIDE) | {"fit": fit}
+    essence = config.model_dump(mode="json", exclude=ASIDE) | {"fit": fit}
+    for section in (essence["data"], *essence["data"]["source"]):
+        section["files"] = [Path(file).name for file in section["files"]]
+    return essence
 
 
 def _unsolved(config: TrainingConfig) -> dict[str, Any]:
