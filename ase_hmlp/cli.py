@@ -819,19 +819,27 @@ def ablate(config, output, every):
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--by",
-    type=click.Choice(["group", "all"]),
+    type=click.Choice(["group", "pressure", "all"]),
     default="group",
     show_default=True,
-    help="A line for each family of frames, or one for all.",
+    help="A line for each family of frames, for each and 50 GPa of pressure, or one for all.",
+)
+@click.option("--split", help="Only frames of this split: test, say.")
+@click.option(
+    "--pressures",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Only frames whose labelled pressure (GPa) is between these.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_debug
-def evaluate(model, data, by, as_json):
+def evaluate(model, data, by, split, pressures, as_json):
     """Print the errors of MODEL (a shipped name or a file) on labelled extended XYZ files DATA."""
     from ase_hmlp.training.evaluate import evaluate_files
 
-    result = evaluate_files(model, data)
-    rows = result.rows if by == "group" else result.rows[-1:]
+    result = evaluate_files(model, data, split, pressures, by == "pressure")
+    rows = result.rows[-1:] if by == "all" else result.rows
     if as_json:
         answer = {
             "model": result.model,

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from click.testing import CliRunner
@@ -140,6 +141,36 @@ def test_evaluate_finds_a_known_error(model_file, tmp_path):
     assert "12.00" in text.output
     assert "even" in text.output
     assert "even" not in hmlp("evaluate", model_file, data, "--by", "all").output
+
+
+def test_evaluate_by_split_and_pressure(model_file, tmp_path):
+    """Of three frames one is a test and one is denser; energies of each are wrong by its own."""
+    data = labelled(model_file, tmp_path / "data.extxyz", offset=0.0)
+    frames = read(data, ":")
+    dense = hcp(2.0, seed=5)
+    dense.info["group"] = "even"
+    dense.calc = HMLP(model_file)
+    keys = ("energy", "forces", "stress")
+    labels = {key: dense.calc.get_property(key, dense) for key in keys}
+    dense.calc = SinglePointCalculator(dense, **labels)
+    frames[1].info["split"] = "test"
+    frames[1].calc.results["energy"] += 0.005 * len(frames[1])
+    write(data, [*frames, dense], format="extxyz")
+    loose, tight = (-a.get_stress()[:3].mean() / units.GPa for a in (frames[0], dense))
+    assert tight // 50 > loose // 50
+
+    def rows(*options):
+        result = hmlp("evaluate", model_file, data, "--json", *options)
+        found = json.loads(result.stdout)["rows"]
+        return {row["group"]: (row["frames"], round(row["energy_mae"], 3)) for row in found}
+
+    assert rows("--split", "test") == {"odd": (1, 5.0), "all": (1, 5.0)}
+    between = rows("--pressures", f"{(loose + tight) / 2}", f"{tight + 1}")
+    assert between == {"even": (1, 0.0), "all": (1, 0.0)}
+    bands = rows("--by", "pressure")
+    assert [count for count, _ in bands.values()] == [2, 1, 1, 4]
+    assert list(bands)[1] == f"even, {50 * (tight // 50):g} to {50 * (tight // 50) + 50:g} GPa"
+    assert_refused(hmlp("evaluate", model_file, data, "--split", "nowhere"), "None of the frames")
 
 
 def test_demo_writes_what_it_promises(model_file, tmp_path):

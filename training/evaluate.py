@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 from ase.units import GPa
 
+from ase_hmlp.errors import DataError
 from ase_hmlp.model_io import Model, load_model
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.frames import Frame, read_frames
 
 #: Name of the row over all families.
 ALL = "all"
+
+#: Width of a band of pressure, GPa.
+BAND = 50.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,13 @@ class FileEvaluation:
     fitted_zeros: dict[str, float]
 
 
-def evaluate_files(model: str | Path | Model, paths) -> FileEvaluation:
+def evaluate_files(
+    model: str | Path | Model,
+    paths,
+    split: str | None = None,
+    pressures: tuple[float, float] | None = None,
+    bands: bool = False,
+) -> FileEvaluation:
     """Errors of a model on labelled files, each source on its own energy zero.
 
     Frames that name no source have the zero of the model.
@@ -187,11 +197,48 @@ def evaluate_files(model: str | Path | Model, paths) -> FileEvaluation:
     ----------
     model : shipped name, path or Model
     paths : data files, anything `read_frames` reads
+    split : str, optional
+        Only frames whose ``info["split"]`` this is.
+    pressures : (2,), optional
+        GPa; only frames whose labelled pressure is neither below nor above these.
+    bands : bool
+        A row for each family and each `BAND` of labelled pressure.
+
+    Raises
+    ------
+    DataError
+        If no frame is left, or one has no stress label where its pressure is asked for.
     """
     model = model if isinstance(model, Model) else load_model(model)
     frames = [frame for path in paths for frame in read_frames(path)]
+    if split is not None:
+        frames = [frame for frame in frames if frame.split == split]
+    if pressures is not None:
+        low, high = pressures
+        frames = [frame for frame in frames if low <= _pressure(frame) <= high]
+    if not frames:
+        raise DataError("None of the frames is of the split and the pressures asked for.")
     known = set(np.asarray(model.training.get("frame_digests", ())).tolist())
     seen = sum(frame.digest in known for frame in frames)
     zeros = {"": 0.0, **model.training.get("zeros", {})}
     predictions, fitted = predict(model.potential, frames).on_one_zero(zeros)
-    return FileEvaluation(model.name, error_table(predictions), len(frames), seen, fitted)
+    rows = _in_bands(predictions, frames) if bands else error_table(predictions)
+    return FileEvaluation(model.name, rows, len(frames), seen, fitted)
+
+
+def _pressure(frame: Frame) -> float:
+    if frame.stress is None:
+        raise DataError(f"Frame {frame.source} has no stress label, so its pressure is not known.")
+    return float(-frame.stress[:3].mean() / GPa)
+
+
+def _in_bands(p: Predictions, frames: list[Frame]) -> list[ErrorRow]:
+    """Rows of families and bands of pressure, in the order of both."""
+    band = np.array([int(_pressure(frame) // BAND) for frame in frames])
+    names = {
+        (family, k): f"{family}, {k * BAND:g} to {(k + 1) * BAND:g} GPa"
+        for family, k in sorted(set(zip(p.group.tolist(), band.tolist(), strict=True)))
+    }
+    named = [names[key] for key in zip(p.group.tolist(), band.tolist(), strict=True)]
+    rows = {row.group: row for row in error_table(replace(p, group=np.array(named)))}
+    return [rows[name] for name in (*names.values(), ALL)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -214,6 +215,18 @@ def split_off_tests(frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
     tests = [frame for frame in frames if frame.split == "test"]
     told = {frame.source for frame in tests}
     return [f for f in frames if f.split != "test" and f.parent not in told], tests
+
+
+def thinned(frames: list[Frame], config: TrainingConfig, every: int) -> list[Frame]:
+    """Of each family every so manieth frame, but for those that the bond is fitted to."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for frame in frames:
+        # The bond is a curve through the few frames it is fitted to.
+        if frame.group in config.bond.groups or seen[frame.group] % every == 0:
+            kept.append(frame)
+        seen[frame.group] += 1
+    return kept
 
 
 def fitted_frames(frames: list[Frame], config: TrainingConfig) -> list[Frame]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,7 +23,13 @@ from ase_hmlp.training.search.candidates import Candidate
 from ase_hmlp.training.search.config import TimingSection
 from ase_hmlp.training.search.settings import Base, Changes
 from ase_hmlp.training.search.timing import crystal, microseconds_per_atom
-from ase_hmlp.training.train import load_frames, predict_unseen, prepare_by_family, split_off_tests
+from ase_hmlp.training.train import (
+    load_frames,
+    predict_unseen,
+    prepare_by_family,
+    split_off_tests,
+    thinned,
+)
 
 #: Keys of the levels that only the solution of the normal equations depends on.
 PRIORS = ("prior", "linear_prior")
@@ -119,14 +124,7 @@ class Evaluator:
         if self._frames is None:
             frames, _ = load_frames(self._base.folder, self._base.config)
             frames, _ = split_off_tests(frames)
-            seen: Counter[str] = Counter()
-            self._frames = []
-            few = self._base.config.bond.groups
-            for frame in frames:
-                # The bond is a curve through the few frames it is fitted to.
-                if frame.group in few or seen[frame.group] % self._every == 0:
-                    self._frames.append(frame)
-                seen[frame.group] += 1
+            self._frames = thinned(frames, self._base.config, self._every)
         return self._frames
 
     def _prepare(self, config: TrainingConfig) -> Prepared:
