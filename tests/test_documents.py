@@ -11,7 +11,7 @@ import pytest
 import ase_hmlp
 from ase_hmlp.model_io import SHIPPED, load_model
 from ase_hmlp.training.card import error_lines
-from ase_hmlp.training.evaluate import ErrorRow
+from ase_hmlp.training.evaluate import ErrorRow, evaluate_files
 from ase_hmlp.training.frames import file_digest
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +26,15 @@ def held_out_table():
 def test_readme_shows_the_models_own_errors():
     shown = README.split("<!-- errors -->")[1].split("<!-- /errors -->")[0].strip()
     assert shown == "\n".join(held_out_table())
+
+
+def test_readme_shows_how_errors_grow_with_pressure():
+    data = [ROOT / "training" / "data" / "h2-pbe-dynamics.extxyz.xz"]
+    found = evaluate_files(MODEL, data, split="test", bands=True).rows
+    families = ("phase-I,", "phase-II,", "fluid,")
+    rows = [row for family in families for row in found if row.group.startswith(family)]
+    shown = README.split("<!-- bands -->")[1].split("<!-- /bands -->")[0].strip()
+    assert shown == "\n".join(error_lines(rows))
 
 
 def test_card_belongs_to_the_shipped_file():
