@@ -1,5 +1,7 @@
 """The fit of the hierarchy and a whole training run, on labels whose truth is known."""
 
+import itertools
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +25,7 @@ from ase_hmlp.errors import ConfigError, DataError
 from ase_hmlp.levels import Stretch
 from ase_hmlp.model_io import load_model
 from ase_hmlp.potential import Potential
+from ase_hmlp.training import fit
 from ase_hmlp.training.bond import fit_bond, projected_forces
 from ase_hmlp.training.config import read_config
 from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
@@ -235,6 +238,26 @@ def test_left_out_labels_do_not_matter(by_family, frames):
     assert np.abs(force[0] - force[1]).max() > 1e-2
 
 
+def test_threads_make_no_difference(by_family, frames, monkeypatch):
+    """To the last bit: labels are added up in the order of the frames."""
+    groups = [f.group for f in frames]
+    monkeypatch.setattr(fit, "default_threads", lambda: 3)
+    monkeypatch.setattr(fit, "BATCH", 5)
+    calls, all_three = itertools.count(), threading.Barrier(3)
+    observations = HierarchicalPotential._observations
+
+    def together(self, *arguments):
+        if next(calls) < 3:
+            all_three.wait(60)
+        return observations(self, *arguments)
+
+    monkeypatch.setattr(HierarchicalPotential, "_observations", together)
+    by_threads = partial().prepare(frames, groups)
+    for part, equations in by_family.parts.items():
+        assert np.array_equal(equations.matrix, by_threads.parts[part].matrix)
+        assert np.array_equal(equations.vector, by_threads.parts[part].vector)
+
+
 def test_leaving_parts_out_is_fitting_without_them(by_family, frames):
     """The same representatives and the labels of the rest, added up by hand."""
     kept = [f for f in frames if f.group not in ("hcp", "pa3-b")]
@@ -242,9 +265,10 @@ def test_leaving_parts_out_is_fitting_without_them(by_family, frames):
     n = sum(d.n_coefficients for d in by_family.designs.values()) + 1
     equations, rest = NormalEquations.zeros(n), []
     for frame in kept:
-        estimator._add(
-            equations, frame, by_family.potential, by_family.designs, by_family.sources, WEIGHTS
+        observations = estimator._observations(
+            frame, by_family.potential, by_family.designs, by_family.sources, WEIGHTS
         )
+        equations.add(*observations)
         left = estimator._residual(
             frame,
             by_family.potential.__class__(

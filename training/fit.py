@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
+from threadpoolctl import ThreadpoolController
 
 from ase_hmlp._core.levels import evaluate_angular
 from ase_hmlp.errors import DataError
@@ -22,6 +25,7 @@ from ase_hmlp.fingerprints import (
     born_mayer,
     environment_names,
 )
+from ase_hmlp.geometry import default_threads
 from ase_hmlp.levels import OrientationLevel, PairLevel, Stretch
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.bond import fit_bond
@@ -37,6 +41,9 @@ from ase_hmlp.training.weights import Weights, targets
 
 #: The fingerprint levels in the order they are fitted.
 LEVELS = ("pair", "orientation", "environment")
+
+#: Frames whose rows are in memory at a time.
+BATCH = 32
 
 #: Told the stage, the steps done and the steps in all.
 Progress = Callable[[str, int, int], None]
@@ -263,10 +270,13 @@ class HierarchicalPotential(BaseEstimator):
         equations = {}
         with lap(report, "rows"):
             n = len(sources) + sum(d.n_coefficients for d in designs.values())
-            for k, (frame, part) in enumerate(zip(X, parts, strict=True)):
+            found = side_by_side(
+                lambda frame: self._observations(frame, potential, designs, sources, weights), X
+            )
+            for k, (part, observations) in enumerate(zip(parts, found, strict=True)):
                 if part not in equations:
                     equations[part] = NormalEquations.zeros(n)
-                self._add(equations[part], frame, potential, designs, sources, weights)
+                equations[part].add(*observations)
                 progress("design matrix", k + 1, len(X))
         report["coefficients"] = n
         return Prepared(potential, designs, sources, equations, rest, report)
@@ -361,15 +371,22 @@ class HierarchicalPotential(BaseEstimator):
             kernel = EnvironmentDesign(
                 held, self.environment.basis, None, np.zeros(0), overlap=overlap
             )
-        for n, frame in enumerate(frames):
+
+        def seen(frame):
             geometry = frame.geometry(self._cutoff())
             m = len(geometry.bonds)
-            sizes.append(sized.energies(geometry)[None] / m)
-            if radial is not None:
-                radial_sizes.append(radial.energies(geometry)[None] / m)
-            if kernel is not None:
-                kernel_parts.append(kernel.fingerprints(geometry))
-                lengths.append(kernel.held_length(geometry))
+            return (
+                sized.energies(geometry)[None] / m,
+                None if radial is None else radial.energies(geometry)[None] / m,
+                None if kernel is None else kernel.fingerprints(geometry),
+                None if kernel is None else kernel.held_length(geometry),
+            )
+
+        for n, (of_pair, of_radial, inputs, length) in enumerate(side_by_side(seen, frames)):
+            sizes.append(of_pair)
+            radial_sizes.append(of_radial)
+            kernel_parts.append(inputs)
+            lengths.append(length)
             progress("fingerprints", n + 1, len(frames))
         of_pair = _root_mean_square(np.concatenate(sizes))
         stretch = TYPICAL_STRETCH ** np.array([0.0, 1.0, 2.0, 2.0])[:, None]
@@ -406,8 +423,8 @@ class HierarchicalPotential(BaseEstimator):
             report["components"] = len(transform)
         return designs
 
-    def _add(self, equations, frame, potential, designs, sources, weights) -> None:
-        """Add a frame's labels.
+    def _observations(self, frame, potential, designs, sources, weights):
+        """What a frame's labels say: rows, targets, standard errors.
 
         Its energy holds the first source's zero and, unless it is of the first, the difference to
         that of its own.
@@ -418,7 +435,7 @@ class HierarchicalPotential(BaseEstimator):
         zeros[[0, sources.index(frame.source_set)], 0] = frame.n_atoms
         rows = [zeros, *(design.rows(geometry) for design in designs.values())]
         rows, rest = (weights.in_molecules(frame, x) for x in (np.vstack(rows), rest))
-        equations.add(rows, rest, weights.sigma(frame))
+        return rows, rest, weights.sigma(frame)
 
     # ------------------------------------------------------------------ the solution
 
@@ -541,6 +558,20 @@ def _isotropic_sizes() -> np.ndarray:
     terms = (name.split("+") for name in ORIENTATION_NAMES)
     columns = [s[:, [ANGULAR_NAMES.index(n) for n in names]].sum(axis=1) for names in terms]
     return np.sqrt((np.array(columns) ** 2).mean(axis=1))
+
+
+def side_by_side(function: Callable[[Frame], Any], frames: Sequence[Frame]) -> Iterator[Any]:
+    """Results of a function for frames, in their order, by threads.
+
+    A batch at a time: rows of a frame take megabytes, and are not to pile up. What is done with
+    the results of a batch has all threads of BLAS, the function one for each of its own.
+    """
+    blas = ThreadpoolController()
+    with Parallel(default_threads(), backend="threading") as parallel:
+        for first in range(0, len(frames), BATCH):
+            with blas.limit(limits=1, user_api="blas"):
+                found = parallel(delayed(function)(f) for f in frames[first : first + BATCH])
+            yield from found
 
 
 @contextmanager
