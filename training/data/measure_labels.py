@@ -16,6 +16,7 @@ Example
 
 import argparse
 from collections import defaultdict
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,11 @@ def sample(frames, each, most):
     for atoms in frames:
         if len(atoms) <= most:
             families[atoms.info["group"]].append(atoms)
-    drawn = [rng.permutation(len(f))[:each] for _, f in sorted(families.items())]
-    return [
-        family[chosen[k]]
-        for k in range(each)
-        for (_, family), chosen in zip(sorted(families.items()), drawn, strict=True)
-        if k < len(chosen)
+    drawn = [
+        [family[n] for n in rng.permutation(len(family))[:each]]
+        for _, family in sorted(families.items())
     ]
+    return [atoms for turn in zip_longest(*drawn) for atoms in turn if atoms is not None]
 
 
 def differences(one, other):
