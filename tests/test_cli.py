@@ -171,6 +171,10 @@ def test_evaluate_by_split_and_pressure(model_file, tmp_path):
     assert [count for count, _ in bands.values()] == [2, 1, 1, 4]
     assert list(bands)[1] == f"even, {50 * (tight // 50):g} to {50 * (tight // 50) + 50:g} GPa"
     assert_refused(hmlp("evaluate", model_file, data, "--split", "nowhere"), "None of the frames")
+    del frames[0].calc.results["stress"]
+    write(data, frames, format="extxyz")
+    for options in (("--by", "pressure"), ("--pressures", "0", "100")):
+        assert_refused(hmlp("evaluate", model_file, data, *options), "no stress label")
 
 
 def test_demo_writes_what_it_promises(model_file, tmp_path):

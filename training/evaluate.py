@@ -213,9 +213,13 @@ def evaluate_files(
     frames = [frame for path in paths for frame in read_frames(path)]
     if split is not None:
         frames = [frame for frame in frames if frame.split == split]
+    if bands or pressures is not None:
+        for frame in frames:
+            if np.isnan(frame.pressure):
+                raise DataError(f"Frame {frame.source} has no stress label: no pressure is known.")
     if pressures is not None:
         low, high = pressures
-        frames = [frame for frame in frames if low <= _pressure(frame) <= high]
+        frames = [frame for frame in frames if low <= frame.pressure <= high]
     if not frames:
         raise DataError("None of the frames is of the split and the pressures asked for.")
     known = set(np.asarray(model.training.get("frame_digests", ())).tolist())
@@ -226,15 +230,9 @@ def evaluate_files(
     return FileEvaluation(model.name, rows, len(frames), seen, fitted)
 
 
-def _pressure(frame: Frame) -> float:
-    if frame.stress is None:
-        raise DataError(f"Frame {frame.source} has no stress label, so its pressure is not known.")
-    return float(-frame.stress[:3].mean() / GPa)
-
-
 def _in_bands(p: Predictions, frames: list[Frame]) -> list[ErrorRow]:
     """Rows of families and bands of pressure, in the order of both."""
-    band = np.array([int(_pressure(frame) // BAND) for frame in frames])
+    band = np.array([int(frame.pressure // BAND) for frame in frames])
     names = {
         (family, k): f"{family}, {k * BAND:g} to {(k + 1) * BAND:g} GPa"
         for family, k in sorted(set(zip(p.group.tolist(), band.tolist(), strict=True)))

@@ -15,6 +15,7 @@ from typing import TextIO
 import numpy as np
 from ase import Atoms
 from ase.io import iread
+from ase.units import GPa
 
 from ase_hmlp.errors import DataError, HMLPError, LabelError
 from ase_hmlp.geometry import Geometry, GeometryTracker
@@ -78,6 +79,11 @@ class Frame:
     def virial(self) -> np.ndarray | None:
         """dE/dstrain (6,), eV, or None without a stress label."""
         return None if self.stress is None else self.stress * self.volume
+
+    @property
+    def pressure(self) -> float:
+        """A third of the trace of the stress with its sign changed, GPa; NaN without a label."""
+        return float("nan") if self.stress is None else float(-self.stress[:3].mean() / GPa)
 
     @property
     def digest(self) -> int:

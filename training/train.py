@@ -13,7 +13,6 @@ from pathlib import Path
 from time import perf_counter, strftime
 
 import numpy as np
-from ase.units import GPa
 
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError
@@ -165,7 +164,7 @@ def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
     """What frames cover; families in `limits` count for contacts and limits of bonds only."""
     bulk = [f for f in frames if f.group not in limits and f.pbc.all()] or frames
     volumes = [f.volume / f.n_atoms for f in bulk]
-    pressures = [-f.stress[:3].mean() / GPa for f in bulk if f.stress is not None] or [0.0, 500.0]
+    pressures = [f.pressure for f in bulk if f.stress is not None] or [0.0, 500.0]
     seen, labelled = _bond_range(bulk), _bond_range(frames)
     contact = min(f.shortest_contact for f in frames)
     return Domain(

@@ -1011,7 +1011,7 @@ def print_ranges(path) -> None:
         frames = [frame for _, frame in members]
         atoms = [frame.n_atoms for frame in frames]
         volumes = [frame.volume / frame.n_atoms for frame in frames]
-        pressures = [-frame.stress[:3].mean() / units.GPa for frame in frames]
+        pressures = [frame.pressure for frame in frames]
         bonds = np.linalg.norm(np.vstack([frame.bond_vectors() for frame in frames]), axis=1)
         contacts = [frame.shortest_contact for frame in frames]
         largest = [np.linalg.norm(frame.forces, axis=1).max() for frame in frames]

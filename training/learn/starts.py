@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.cell import Cell
 from ase.geometry import get_distances
 
@@ -109,6 +109,6 @@ def random_packing(n_atoms: int, volume: float, bond: float, rng: np.random.Gene
 def volume_at(frames: list[Frame], pressure: float) -> float:
     """Volume (Å³/atom) of the labelled frame whose pressure is nearest to the given one (GPa)."""
     bulk = [f for f in frames if f.stress is not None] or frames
-    given = np.array([np.nan if f.stress is None else -f.stress[:3].mean() for f in bulk])
-    nearest = int(np.nan_to_num(np.abs(given / units.GPa - pressure)).argmin())
+    given = np.array([f.pressure for f in bulk])
+    nearest = int(np.nan_to_num(np.abs(given - pressure)).argmin())
     return bulk[nearest].volume / bulk[nearest].n_atoms
