@@ -118,8 +118,12 @@ def test_old_labels_and_constraints_do_not_survive(tmp_path):
     (atoms,) = structures(1)
     atoms.set_constraint(FixAtoms([0]))
     atoms.calc = SinglePointCalculator(atoms, energy=99.0, forces=np.ones((4, 3)))
+    atoms.info |= {"pulay": 0.0137, "mesh_error": 0.1, "cpu_seconds": 3.0}
     label_frames([atoms], tmp_path / "out.extxyz", fake(), SERIAL)
     got = read(tmp_path / "out.extxyz")
+    assert not {"pulay", "mesh_error", "cpu_seconds"} & got.info.keys()
+    (frame,) = read_frames(tmp_path / "out.extxyz")
+    assert frame.stress == pytest.approx(np.full(6, -0.01))
     assert got.get_potential_energy() < 50.0
     assert np.abs(got.get_forces()[0]).max() > 0.1
     assert not got.constraints and "move_mask" not in got.arrays

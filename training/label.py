@@ -33,6 +33,7 @@ from ase_hmlp.parallel import WorkersSection, unordered
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label_calculators import (
+    ABOUT_LABELS,
     ASESection,
     EspressoSection,
     Labeller,
@@ -159,6 +160,8 @@ def label_frames(
 
     - ``label``: code, version and settings,
     - ``label_date``, ``label_seconds`` (wall time) and, from Quantum ESPRESSO, ``cpu_seconds``,
+      ``pulay`` (see `ase_hmlp.training.frames.corrected_stress`) and, of two meshes,
+      ``mesh_error``,
     - ``label_id``, a digest of the structure, and ``label_settings``, one of the settings.
 
     What fails, or has not converged, goes to ``<stem of output>.failed.jsonl`` with the reason
@@ -349,6 +352,8 @@ def _check(labels: Labels, atoms: Atoms, checks: CheckSection) -> None:
 def _frame_text(atoms: Atoms, labels: Labels, provenance: dict[str, Any]) -> str:
     frame = atoms.copy()
     frame.set_constraint()  # extended XYZ would keep them as a column of booleans
+    for key in ABOUT_LABELS:
+        frame.info.pop(key, None)  # another calculation's: its Pulay stress is not these labels'
     frame.info.update(provenance)
     results = {"energy": labels.energy, "forces": labels.forces}
     if labels.stress is not None:

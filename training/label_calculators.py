@@ -56,6 +56,10 @@ BOTH_MESHES = " and shifted, mean"
 _INTERRUPTED = (-2, 130)
 
 
+#: Keys of ``Labels.info``. What one calculation says by them is not true of the next.
+ABOUT_LABELS = ("cpu_seconds", "pulay", "mesh_error")
+
+
 @dataclass(frozen=True)
 class Labels:
     """What a calculation returns for n atoms.
@@ -68,7 +72,7 @@ class Labels:
     label : str
         Code, version and settings, as a person reads them.
     info : dict
-        What else is worth keeping with the frame.
+        What else is worth keeping with the frame, by `ABOUT_LABELS`.
     """
 
     energy: float

@@ -251,6 +251,16 @@ class _Work:
     def _calculator(self, atoms: Atoms) -> HMLP:
         return HMLP(self.model, bonds=bonds(atoms))
 
+    def _crystal(self, atoms: Atoms) -> Atoms:
+        """A labelled structure with the model as its calculator, and nothing of its labels.
+
+        What ``info["pulay"]`` says that DFT's stress lacks, the model's does not.
+        """
+        crystal = atoms.copy()
+        crystal.info.clear()
+        crystal.calc = self._calculator(atoms)
+        return crystal
+
     def molecule(self) -> None:
         """Bond length and frequency, from the same polynomial through the same bond lengths."""
         stage, frames = STAGES[0], self.reference.molecule
@@ -311,8 +321,7 @@ class _Work:
         table = []
         for done, (target, atoms) in enumerate(relaxed.items()):
             self._report(stage, done, len(relaxed))
-            moving = atoms.copy()
-            moving.calc = self._calculator(atoms)
+            moving = self._crystal(atoms)
             own = unmoved = NAN
             with self._attempt(f"{CRYSTAL} at {target:g} GPa, DFT's cell"):
                 unmoved = pressure(moving)
@@ -324,14 +333,17 @@ class _Work:
         self._report(stage, len(relaxed), len(relaxed))
 
     def _relax(self, phase: str, target: float) -> Relaxation | None:
-        """Let the model relax a phase from DFT's structure; what failed fails once."""
+        """Let the model relax a phase from DFT's structure; what failed fails once.
+
+        To the pressure that DFT's structure is under: the target is that of a stress that lacks
+        Pulay's, half a GPa to one below.
+        """
         key = phase, target
         if key not in self._relaxed:
             atoms = self.reference.relaxed[phase][target]
-            moving = atoms.copy()
-            moving.calc = self._calculator(atoms)
+            moving = self._crystal(atoms)
             with self._attempt(f"{phase} at {target:g} GPa"):
-                self._relaxed[key] = relax_phase(moving, target)
+                self._relaxed[key] = relax_phase(moving, pressure(atoms))
         return self._relaxed.get(key)
 
     def enthalpies(self) -> None:
@@ -350,7 +362,7 @@ class _Work:
                 self._report(stage, done, total)
                 atoms, relaxation = relaxed[name][target], self._relax(name, target)
                 dft.append(enthalpy(atoms, target))
-                own.append(NAN if relaxation is None else 2.0 * relaxation.enthalpy)
+                own.append(NAN if relaxation is None else enthalpy(relaxation.atoms, target))
                 sizes = volume(atoms), NAN if relaxation is None else relaxation.volume
                 self.result.volumes[name, target] = sizes
                 done += 1

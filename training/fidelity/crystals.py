@@ -39,7 +39,7 @@ def in_space_group(atoms: Atoms) -> Atoms:
 
 
 def pressure(atoms: Atoms) -> float:
-    """Static pressure, GPa, with what a label's stress lacks."""
+    """Static pressure, GPa, with what a label's stress lacks by its ``info["pulay"]``."""
     return -float(corrected_stress(atoms)[:3].mean()) / GPa
 
 
@@ -52,7 +52,7 @@ def enthalpy(atoms: Atoms, target: float) -> float:
     """``E + P V`` per molecule, eV, at a target pressure `target` (GPa).
 
     Of a structure relaxed under a pressure that is off by dP it is wrong by ``V dP² / 2 B``, for
-    1 GPa in 100 some 0.02 meV: the stress that a finite cutoff lacks does not matter here.
+    1 GPa in 100 some 0.02 meV: that DFT's was relaxed to a stress that lacks Pulay's does not matter.
     """
     energy = atoms.get_potential_energy()
     return float(energy + target * GPa * atoms.get_volume()) / (len(atoms) / 2)
