@@ -18,6 +18,10 @@ from ase_hmlp.neighbors import neighbour_list
 #: No two hydrogen atoms farther apart than this (Å) are taken for a molecule.
 LONGEST_BOND = 1.15
 
+#: A bond that was stated, rather than found, may be this long (Å) for a moment, as among hot
+#: molecules: as long as the shipped model lets it get.
+BROKEN_BOND = 1.75
+
 #: Two candidates whose distances differ by less than this (Å) cannot be told apart.
 TIE = 0.01
 

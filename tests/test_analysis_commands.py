@@ -15,6 +15,9 @@ from toy_models import hcp
 from ase_hmlp.analysis.commands import analyse
 from ase_hmlp.cli import main
 from ase_hmlp.model_io import save_model
+from ase_hmlp.simulate.observables import read_log
+from ase_hmlp.simulate.run import Run
+from ase_hmlp.simulate.run_config import RunConfig
 
 #: Options that a command needs; None: it takes no trajectory.
 OPTIONS = {
@@ -106,6 +109,55 @@ def test_equation_of_state_of_runs(tmp_path):
     refused(hmlp("analyse", "eos", tmp_path / "run1", "-o", tmp_path / "out"), "is there already")
     refused(hmlp("analyse", "eos", tmp_path / "run3", "-o", tmp_path / "new"), "There is no log")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def deuterium(tmp_path_factory):
+    """A run of D₂ by `hmlp run`'s own hand: two pressures at one temperature, then NVE."""
+    folder = tmp_path_factory.mktemp("deuterium")
+    model = save_model(toy_model(contact=0.6, contact_limit=0.4), folder / "toy.joblib")
+    atoms = hcp(3.0, (2, 2, 1), seed=1)
+    atoms.set_masses([2.014] * len(atoms))
+    held = {"ensemble": "npt", "cell": "iso", "steps": 60, "temperature": 100}
+    stages = [held | {"pressure": 40}, held | {"pressure": 60}, {"ensemble": "nve", "steps": 40}]
+    config = {"model": str(model), "threads": 1, "stage": stages}
+    config["write"] = {"sample_interval": 2, "frame_interval": 20}
+    run = Run(RunConfig(**config), folder / "points" / "run", atoms=atoms)
+    run.run()
+    return folder
+
+
+def test_equation_of_state_of_a_run(deuterium, tmp_path):
+    """Its log has empty fields: targets where there is none, deviations in most rows."""
+    run = deuterium / "points" / "run"
+    assert ",," in (run / "log.csv").read_text()
+    result = hmlp("analyse", "eos", run, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    eos = json.loads((tmp_path / "out" / "eos.json").read_text())["tables"]["eos"]
+    at = "run at 100 K at"
+    assert eos["run"] == [f"{at} 40 GPa", f"{at} 60 GPa", "run"]
+    assert eos["ensemble"] == ["npt", "npt", "nve"]
+    assert eos["isobar_GPa"][:2] == [40.0, 60.0]  # what was asked for, not what came out
+    log = read_log(run / "log.csv")
+    for k, rows in enumerate((slice(7, 30), slice(37, 60), slice(65, None))):
+        state = {name: eos[name][k] for name in ("density_g_per_cm3", "volume_A3_per_atom")}
+        for name, value in state.items():
+            assert value == pytest.approx(log[name][rows].mean(), rel=0.01)
+        mass = state["density_g_per_cm3"] * state["volume_A3_per_atom"] / 1.66054
+        assert mass == pytest.approx(2.014, rel=0.01)  # of means
+
+
+def test_equation_of_state_of_a_sweep(deuterium, tmp_path):
+    result = hmlp("analyse", "eos", deuterium, "-o", tmp_path / "out", "--json")
+    assert len(json.loads(result.stdout)["inputs"]["logs"]) == 1
+
+
+def test_a_run_folder_is_a_trajectory(deuterium, tmp_path):
+    result = hmlp("analyse", "bonds", deuterium / "points" / "run", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    refused(hmlp("analyse", "bonds", tmp_path, "-o", tmp_path / "new"), "There is no trajectory")
+    arguments = (deuterium / "points" / "run", "--longest-bond", 0.7, "-o", tmp_path / "new")
+    refused(hmlp("analyse", "bonds", *arguments), "more than 0.7 Å: it broke")
 
 
 def test_refusals_leave_nothing_behind(files, tmp_path):

@@ -133,7 +133,7 @@ def test_no_calculator_is_a_missing_label():
     [
         ("forces", np.zeros((3, 3)), r"forces of shape \(3, 3\), not \(16, 3\)"),
         ("stress", np.zeros((3, 3)), r"stress of shape \(3, 3\)"),
-        ("energy", np.nan, "energy that are not finite"),
+        ("energy", np.nan, "energy that is not finite"),
     ],
 )
 def test_wrong_labels_say_what_is_wrong(name, value, message):

@@ -522,3 +522,44 @@ def test_imported_frames_are_what_they_were(setup, atoms):
         assert a.energy == pytest.approx(b.energy, rel=1e-12)
         np.testing.assert_allclose(a.forces, b.forces, atol=1e-8)
         np.testing.assert_allclose(a.stress, b.stress, rtol=1e-12)
+
+
+def test_what_labels_say_of_themselves_stays(setup, atoms):
+    """A frame that no fit may see stays one, and its stress keeps what it lacks."""
+    frames = [relabelled(a) for a in atoms]
+    for k, a in enumerate(frames):
+        a.info |= {"split": "test" if k % 4 == 0 else "train", "pulay": 0.0137}
+    result = import_from_config(setup(frames, CONFIG.replace("[outliers]\nk = 6\n", "")))
+    given, got = (
+        [frame_from_atoms(a, "") for a in frames],
+        read_frames(result.folder / "frames.extxyz.xz"),
+    )
+    assert [f.split for f in got] == [f.split for f in given]
+    for one, other in zip(given, got, strict=True):
+        assert other.stress == pytest.approx(one.stress, abs=1e-6)
+        assert other.stress != pytest.approx(atoms[0].get_stress(), abs=1e-6)
+
+
+@pytest.mark.parametrize("reference", [CONFIG, NO_REFERENCE])
+def test_forces_in_a_unit_that_the_limits_would_refuse(setup, atoms, reference):
+    frames = [relabelled(a, forces=96.5 * a.get_forces()) for a in atoms]
+    with pytest.raises(DataError, match=r"unit of forces is wrong"):
+        import_from_config(setup(frames, reference))
+
+
+def test_energies_in_another_unit_of_a_few_frames(setup, atoms):
+    """Too few to compare differences of energies; their zero is nowhere near."""
+    frames = [relabelled(a, energy=96.5 * a.get_potential_energy()) for a in atoms[:5]]
+    with pytest.raises(DataError, match=r"eV/atom away from the reference's.*read\.energy"):
+        import_from_config(setup(frames))
+
+
+def test_energies_are_those_that_forces_belong_to(tmp_path):
+    """VASP's and CASTEP's ``energy`` is extrapolated to no smearing, their forces are not."""
+    (a,) = structures(1, seed=2)
+    free = a.get_potential_energy() - 0.5
+    labelled = relabelled(a, free_energy=free)
+    assert frame_from_atoms(labelled, "").energy == pytest.approx(free)
+    write(tmp_path / "data.xyz", labelled, format="extxyz")
+    (read,) = ReadSection().structures(tmp_path / "data.xyz")
+    assert read.get_potential_energy() == pytest.approx(free)

@@ -19,10 +19,18 @@ from killed_runs import same as compare
 from toy_calculator import toy_model
 from toy_models import from_molecules, hcp
 
+from ase_hmlp.analysis import trajectory as analysis
 from ase_hmlp.cli import main
-from ase_hmlp.errors import ConfigError, OutputExistsError, RunError, TwoPartnersError
+from ase_hmlp.errors import (
+    BrokenBondError,
+    ConfigError,
+    OutputExistsError,
+    RunError,
+    TwoPartnersError,
+)
 from ase_hmlp.files import lock
 from ase_hmlp.model_io import save_model
+from ase_hmlp.molecules import BROKEN_BOND
 from ase_hmlp.simulate import run_folder
 from ase_hmlp.simulate.observables import read_log, shortest_contact
 from ase_hmlp.simulate.run import Run, read_events
@@ -92,6 +100,13 @@ def test_bonds_of_a_hot_start_are_as_stated(model_file, tmp_path):
     atoms.set_array("partner", np.array([1, 0, 3, 2]))
     summary = Run(config, tmp_path / "stated", atoms=atoms).run()
     assert (summary["status"], summary["steps"]) == ("finished", 4)
+    # Analyses know them from the trajectory: its frames alone would not tell.
+    frames = analysis.Trajectory(tmp_path / "stated", continuous=True)
+    assert frames.molecules.tolist() == [[0, 1], [2, 3]]
+    assert [len(frame.bonds) for frame in frames] == [2, 2, 2]
+    assert frames.longest == BROKEN_BOND
+    with pytest.raises(BrokenBondError, match=r"more than 0\.7 Å"):
+        list(analysis.Trajectory(tmp_path / "stated", longest=0.7))
 
 
 def kill_me():

@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import field_validator
 
 from ase_hmlp.errors import DataError
-from ase_hmlp.training.frames import iterate_structures
+from ase_hmlp.training.frames import consistent_energy, iterate_structures
 from ase_hmlp.training.runner_files import iterate_runner
 from ase_hmlp.training.sections import Section
 
@@ -94,6 +94,8 @@ class ReadSection(Section):
     def structures(self, path) -> Iterator[Atoms]:
         """Structures of a file in Å, with the labels they have in eV, eV/Å and eV/Å³.
 
+        Energies are free energies where a code gives both, unless `energy_key` says which.
+
         Raises
         ------
         DataError
@@ -134,7 +136,7 @@ class ReadSection(Section):
         return out
 
     def _labels(self, atoms: Atoms) -> dict[str, Any]:
-        found = dict(atoms.calc.results) if atoms.calc is not None else {}
+        found = consistent_energy(atoms.calc.results) if atoms.calc is not None else {}
         places = (
             ("energy", self.energy_key, atoms.info),
             ("forces", self.forces_key, atoms.arrays),

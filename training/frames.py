@@ -6,11 +6,11 @@ import gzip
 import hashlib
 import io
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from ase import Atoms
@@ -128,7 +128,8 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     Parameters
     ----------
     atoms : ase.Atoms
-        With a calculator (or `ase.calculators.singlepoint`) that holds energy and forces;
+        With a calculator (or `ase.calculators.singlepoint`) that holds energy (the free energy, if
+        there is one) and forces;
         ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
         source of the frame it was made from, ``info["source_set"]`` the set of labels with one
         energy zero, ``info["split"]`` is ``test`` where no fit may ever see it,
@@ -144,7 +145,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     DataError
         If the structure is not molecular hydrogen.
     """
-    results = dict(getattr(atoms.calc, "results", {})) if atoms.calc is not None else {}
+    results = consistent_energy(getattr(atoms.calc, "results", {}))
     for name, shape in (("energy", ()), ("forces", (len(atoms), 3)), ("stress", (6,))):
         if name not in results:
             if name == "stress":
@@ -154,7 +155,8 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         if value.shape != shape:
             raise LabelError(f"{where} has {name} of shape {value.shape}, not {shape}.")
         if not np.isfinite(value).all():
-            raise LabelError(f"{where} has {name} that are not finite.")
+            verb = "are" if name == "forces" else "is"
+            raise LabelError(f"{where} has {name} that {verb} not finite.")
     if (atoms.numbers != 1).any():
         raise DataError(f"{where} holds elements other than hydrogen.")
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
@@ -181,6 +183,21 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         str(atoms.info.get("source_set", "")),
         split=str(atoms.info.get("split", "")),
     )
+
+
+def consistent_energy(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results whose energy is the one that forces and stress are derivatives of.
+
+    Where there is smearing, ASE's ``energy`` is, of VASP and CASTEP, extrapolated to none; forces
+    are those of the ``free_energy`` beside it.
+
+    Parameters
+    ----------
+    results : mapping
+        Of an ASE calculator.
+    """
+    free = results.get("free_energy")
+    return dict(results) if free is None else {**results, "energy": free}
 
 
 def corrected_stress(atoms: Atoms) -> np.ndarray:

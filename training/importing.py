@@ -39,6 +39,17 @@ FRAMES, TRAIN, TEST, ASIDE = (
 )
 TABLE, REPORT = "frames.csv", "report.md"
 
+#: What stays in ``info`` beside names: whether any fit may see the frame, and what is true of its
+#: labels as `ase_hmlp.training.label` wrote them.
+KEPT = ("split", "pulay", "mesh_error")
+
+#: Reasons to be set aside that are most often a wrong unit of forces, if many frames have them.
+FORCE_KINDS = ("force", "net force")
+
+#: Zeros of energy differ by less than this, eV/atom: two codes' by a few, molecules at rest from
+#: free electrons and protons by 16.
+LARGEST_ZERO = 50.0
+
 
 class ImportLimits(Limits):
     """What a frame must stay within; the defaults make it fully molecular.
@@ -238,6 +249,7 @@ def import_from_config(
     model = _reference(config, path.parent)
     records = _read(config, inputs, progress)
     usable = [record for record in records if not record.reason]
+    _look_at_forces(model, records, usable, progress)
     if not usable:
         raise DataError(_nothing_usable(records))
     checks, zero = _judge(config, model, usable, progress)
@@ -340,6 +352,7 @@ def _read(config: ImportConfig, inputs: list[Path], progress: Progress) -> list[
                 "label": config.description,
                 "parent": atoms.info.get("parent", ""),
                 "comment": atoms.info.get("comment", ""),
+                **{key: atoms.info[key] for key in KEPT if key in atoms.info},
             }
             atoms.info = {key: value for key, value in info.items() if value}
             record = Record(file.name, index, atoms)
@@ -369,6 +382,20 @@ def _look(record: Record, limits: Limits, digests: dict[int, str]) -> None:
         record.set_aside("duplicate", f"the same frame as {first}")
 
 
+def _look_at_forces(
+    model: str, records: list[Record], usable: list[Record], progress: Progress
+) -> None:
+    """Check units before frames are set aside for what may be the wrong unit of their forces."""
+    large = [record.frame for record in records if record.frame and record.kind in FORCE_KINDS]
+    if len(large) <= len(usable):
+        return
+    some = [large[k] for k in np.unique(np.linspace(0, len(large) - 1, 100).astype(int))]
+    if model:
+        check_units(residuals(load_model(model).potential, some, progress))
+    else:
+        check_stiffness(some)
+
+
 def _judge(
     config: ImportConfig, model: str, usable: list[Record], progress: Progress
 ) -> tuple[dict[str, float], float]:
@@ -384,6 +411,11 @@ def _judge(
             if reason:
                 record.set_aside("outlier", reason)
     zero = float(np.median(left.energy[[not record.reason for record in usable]]))
+    if abs(zero) > LARGEST_ZERO:
+        raise DataError(
+            f"Energies are {zero:.4g} eV/atom away from the reference's, more than any choice of "
+            "zero makes: is read.energy right, and read.energy_of?"
+        )
     for record, energy, force in zip(usable, left.energy, left.force, strict=True):
         record.energy_residual, record.force_residual = energy - zero, force
     return checks, zero
@@ -424,7 +456,8 @@ def _parts(config: ImportConfig, records: list[Record]) -> dict[str, list[Atoms]
         elif not config.test:
             name = FRAMES
         else:
-            name = TEST if atoms.info["group"] in config.test else TRAIN
+            of_test = atoms.info["group"] in config.test or atoms.info.get("split") == "test"
+            name = TEST if of_test else TRAIN
         parts.setdefault(name, []).append(atoms)
     return parts
 

@@ -19,8 +19,8 @@ from ase_hmlp.console import output_console
 def analyse():
     """Analyse trajectories: values with errors and units, curves, pictures.
 
-    TRAJECTORY is any file ASE reads. Every analysis prints its values and writes NAME.json,
-    NAME.csv and NAME.png to a folder.
+    TRAJECTORY is any file ASE reads, or the folder of a run. Every analysis prints its values and
+    writes NAME.json, NAME.csv and NAME.png to a folder.
     """
 
 
@@ -49,6 +49,7 @@ def analysis(name: str):
             step,
             timestep,
             continuous,
+            longest_bond,
             output,
             overwrite,
             as_json,
@@ -67,6 +68,7 @@ def analysis(name: str):
                 stop=stop,
                 step=step,
                 continuous=continuous,
+                longest=longest_bond,
                 molecular=all(a.molecular for a in analyses),
             )
             with _Progress() as progress:
@@ -87,6 +89,11 @@ def trajectory_options(command):
             "--continuous",
             is_flag=True,
             help="Positions never jump across the cell: ASE's integrators write them so.",
+        ),
+        click.option(
+            "--longest-bond",
+            type=click.FloatRange(min=0.0, min_open=True),
+            help="A longer bond is broken, Å; 1.15, or 1.75 where bonds are stated, by default.",
         ),
         click.option(
             "--timestep",

@@ -17,7 +17,7 @@ from ase_hmlp.analysis.thermodynamics import StateSamples, fluctuations
 from ase_hmlp.errors import AnalysisError, TooFewFramesError
 from ase_hmlp.figure_style import styled
 
-#: Mean pressures (GPa) and temperatures (K) closer than this are one isobar or isotherm.
+#: Pressures (GPa) and temperatures (K) closer than this are one isobar or isotherm.
 SAME_PRESSURE, SAME_TEMPERATURE = 1.0, 10.0
 
 #: Fewest states on an isotherm that an equation of state is fitted to: one more than parameters.
@@ -127,7 +127,8 @@ def equation_of_state(
     ----------
     runs : sequence of StateSamples
     same_pressure : float, GPa
-        Runs whose mean pressures differ by less are on one isobar.
+        Runs whose pressures differ by less are on one isobar: those that barostats held, means of
+        runs without.
     same_temperature : float, K
         Likewise for isotherms.
     ensemble : str
@@ -151,8 +152,7 @@ def equation_of_state(
     for run in runs:
         if not (np.isfinite(run.volume).all() and np.isfinite(run.pressure).all()):
             raise AnalysisError(f"{run.name} has samples without volume or pressure.")
-    pressures = np.array([run.pressure.mean() for run in runs])
-    temperatures = np.array([run.temperature.mean() for run in runs])
+    temperatures, pressures = np.array([run.nominal for run in runs]).T
     isobars = groups(pressures, same_pressure)
     common = np.empty(len(runs))
     for members in isobars:
@@ -167,7 +167,7 @@ def equation_of_state(
     ]
     if between:
         tables.append(_table_of_isobars(runs, between, common))
-    quantities, fits = _isotherms(runs, groups(temperatures, same_temperature), pressures)
+    quantities, fits = _isotherms(runs, groups(temperatures, same_temperature))
     if fits is not None:
         tables.append(fits)
     return Result(
@@ -241,7 +241,7 @@ def _table_of_isobars(runs, between, common) -> Table:
     )
 
 
-def _isotherms(runs, members_of, pressures) -> tuple[list[Quantity], Table | None]:
+def _isotherms(runs, members_of) -> tuple[list[Quantity], Table | None]:
     quantities: list[Quantity] = []
     rows = []
     for members in members_of:
@@ -251,7 +251,7 @@ def _isotherms(runs, members_of, pressures) -> tuple[list[Quantity], Table | Non
         temperature = float(np.mean([run.temperature.mean() for run in chosen]))
         parameters, errors = fit_vinet(
             np.array([run.volume.mean() for run in chosen]),
-            pressures[members],
+            np.array([run.pressure.mean() for run in chosen]),
             np.array([estimate(run.pressure).error for run in chosen]),
         )
         rows.append((temperature, *parameters, *errors))

@@ -220,7 +220,7 @@ def refuse_existing(paths) -> None:
 
 
 def with_error(value: float, error: float) -> tuple[str, str]:
-    """Print a number to the second digit of its error, or to five digits (below one, two).
+    """Print a number to the second digit of its error, or to five digits.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def with_error(value: float, error: float) -> tuple[str, str]:
         The second is empty where the error is unknown.
     """
     if not math.isfinite(error) or error <= 0.0:
-        return f"{value:.5g}" if abs(value) >= 1.0 else f"{value:.2g}", ""
+        return f"{value:.5g}", ""
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{digits}f}", f"{error:.{digits}f}"
 

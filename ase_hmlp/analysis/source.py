@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from ase import Atoms, units
 from ase.io import Trajectory as ASETrajectory
 from ase.io import iread
@@ -26,6 +28,11 @@ def file_sha256(path) -> str:
     return digest.hexdigest()
 
 
+def _of_run(path: Path) -> Path:
+    """The trajectory in the folder of a run; any other path as it is."""
+    return path / "trajectory.traj" if path.is_dir() else path
+
+
 class Source:
     """Where frames come from: a file, a sequence, or an iterator that runs once.
 
@@ -38,7 +45,7 @@ class Source:
     name : str
         What it is called in messages.
     path : path or None
-        Of the file, where it is one.
+        Of the file, where it is one; the trajectory in it, if the source is the folder of a run.
     """
 
     def __init__(self, source):
@@ -46,10 +53,10 @@ class Source:
         self._frames: Iterable[Atoms] = ()
         self._once: Iterator[Atoms] | None = None
         if isinstance(source, (str, Path)):
-            self.path = Path(source)
-            self.name = str(source)
+            self.path = _of_run(Path(source))
+            self.name = str(self.path)
             if not self.path.is_file():
-                raise TrajectoryError(f"There is no trajectory {source}.")
+                raise TrajectoryError(f"There is no trajectory {self.path}.")
         elif isinstance(source, Atoms):
             self._frames, self.name = [source], "the structure"
         elif isinstance(source, Iterator):
@@ -67,22 +74,31 @@ class Source:
         return file_sha256(self.path)
 
     @cached_property
-    def spacing(self) -> float | None:
-        """Time between frames (fs) by the header of an ASE trajectory."""
+    def _header(self) -> dict[str, Any]:
+        """Description of an ASE trajectory of molecular dynamics; empty for other sources."""
         if self.path is None:
-            return None
+            return {}
         try:
             if self._format != "traj":
-                return None
+                return {}
             with ASETrajectory(self.path) as frames:
                 header = frames.description or {}
         except OSError:  # reading the frames will say what is wrong
+            return {}
+        return header if header.get("type") == "molecular-dynamics" else {}
+
+    @property
+    def spacing(self) -> float | None:
+        """Time between frames (fs) by the header of an ASE trajectory."""
+        if "timestep" not in self._header or "interval" not in self._header:
             return None
-        if header.get("type") != "molecular-dynamics":
-            return None
-        if "timestep" not in header or "interval" not in header:
-            return None
-        return float(header["timestep"]) * int(header["interval"]) / units.fs
+        return float(self._header["timestep"]) * int(self._header["interval"]) / units.fs
+
+    @property
+    def molecules(self) -> np.ndarray | None:
+        """Pairs of bonded atoms (m, 2) by the header, where `hmlp run` wrote it."""
+        pairs = self._header.get("molecules")
+        return None if pairs is None else np.array(pairs, dtype=int).reshape(-1, 2)
 
     def read(self, start: int, stop: int | None, step: int) -> Iterator[Atoms]:
         """Frames, each checked to be one."""

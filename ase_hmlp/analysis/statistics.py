@@ -57,9 +57,14 @@ def statistical_inefficiency(values) -> float:
     """
     values = np.asarray(values, dtype=float)
     # pymbar refuses a series without fluctuations; rounding of its mean must not make one.
-    if len(values) < 2 or np.ptp(values) <= 1e-12 * abs(values).max():
+    if len(values) < 2 or _constant(values):
         return 1.0
     return float(timeseries.statistical_inefficiency(values))
+
+
+def _constant(values: np.ndarray) -> bool:
+    """Whether what a series varies by is rounding."""
+    return bool(np.ptp(values) <= 1e-12 * abs(values).max())
 
 
 def estimate(values) -> Estimate:
@@ -75,7 +80,8 @@ def estimate(values) -> Estimate:
     Returns
     -------
     Estimate
-        Its error is NaN with fewer than `FEWEST` samples or two independent ones.
+        Its error is NaN with fewer than `FEWEST` samples or two independent ones, and 0 for what
+        is constant but for rounding.
 
     Raises
     ------
@@ -88,7 +94,8 @@ def estimate(values) -> Estimate:
         raise TooFewFramesError("There is no sample to average.")
     g = statistical_inefficiency(values)
     known = n >= FEWEST and n >= 2.0 * g
-    error = float(np.sqrt(values.var() * g / (n - g))) if known else float("nan")
+    variance = 0.0 if _constant(values) else values.var()
+    error = float(np.sqrt(variance * g / (n - g))) if known else float("nan")
     return Estimate(float(values.mean()), error, g, n)
 
 

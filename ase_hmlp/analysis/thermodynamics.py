@@ -54,6 +54,8 @@ class StateSamples:
     volume : (s,) Å³ per atom
         NaN where there is none.
     potential, kinetic : (s,) eV per atom
+    targets : (float, float)
+        Of thermostat (K) and barostat (GPa); NaN where there is none, or it is unknown.
     """
 
     name: str
@@ -64,6 +66,7 @@ class StateSamples:
     volume: np.ndarray
     potential: np.ndarray
     kinetic: np.ndarray
+    targets: tuple[float, ...] = (float("nan"), float("nan"))
 
     def __len__(self) -> int:
         return len(self.temperature)
@@ -76,6 +79,15 @@ class StateSamples:
     def density(self) -> np.ndarray:
         """Density (s,), g/cm³."""
         return DENSITY * self.mass / self.volume
+
+    @property
+    def nominal(self) -> tuple[float, float]:
+        """Temperature (K) and pressure (GPa) that were asked for, or else their means."""
+        t, p = self.targets
+        return (
+            t if np.isfinite(t) else float(self.temperature.mean()),
+            p if np.isfinite(p) else float(self.pressure.mean()),
+        )
 
     @property
     def ensemble(self) -> str:
@@ -317,7 +329,8 @@ class Thermodynamics(Analysis):
                 f"{self._name} was stored without energies: they are all exactly zero (as in "
                 "LAMMPS dumps read by ASE)."
             )
-        samples = StateSamples(self._name, self._n, self._mass, *columns)
+        t, p, volume, potential, kinetic = columns
+        samples = StateSamples(self._name, self._n, self._mass, t, p, volume, potential, kinetic)
         labels = (
             "temperature (K)",
             "pressure (GPa)",

@@ -35,14 +35,14 @@ def thermo(pressure, ensemble):
 @click.option(
     "--mass",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Mean mass of an atom, u; hydrogen's if not given.",
+    help="Mean mass of an atom, u; by default what the log's density says.",
 )
 @click.option(
     "--settling",
     type=click.FloatRange(min=0.0, max=1.0, max_open=True),
     default=0.25,
     show_default=True,
-    help="Share of each stretch at one temperature that is left out.",
+    help="Share of each stretch at one state that is left out.",
 )
 @click.option(
     "--same-pressure",
@@ -61,18 +61,18 @@ def thermo(pressure, ensemble):
 def eos(runs, output, overwrite, as_json, atoms, mass, settling, same_pressure, same_temperature):
     """Equation of state, thermal expansion, heat capacity from the logs of RUNS.
 
-    RUNS are CSV logs or folders of runs. Every stretch at one target temperature is a state: heat
-    capacities by fluctuations, and by finite differences along isobars; Vinet's equation of state
-    where four states are on one isotherm.
+    RUNS are CSV logs, folders of runs, or of sweeps. Every stretch at one target temperature and
+    pressure is a state: heat capacities by fluctuations, and by finite differences along isobars;
+    Vinet's equation of state where four states are on one isotherm.
     """
     from ase_hmlp.analysis.equation_of_state import equation_of_state
-    from ase_hmlp.analysis.run_logs import log_path, read_states
+    from ase_hmlp.analysis.run_logs import log_paths, read_states
     from ase_hmlp.analysis.source import file_sha256
 
     check_output(output, ["eos"], overwrite)
-    states = [state for run in runs for state in read_states(run, atoms, mass, settling)]
+    logs = [log for run in runs for log in log_paths(run)]
+    states = [state for log in logs for state in read_states(log, atoms, mass, settling)]
     result = equation_of_state(states, same_pressure, same_temperature)
-    logs = [log_path(run) for run in runs]
     record = {
         "logs": [{"source": str(log), "sha256": file_sha256(log)} for log in logs],
         "settings": {

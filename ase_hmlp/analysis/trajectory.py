@@ -25,7 +25,14 @@ from ase_hmlp.errors import (
     TrajectoryError,
     UnsupportedElementError,
 )
-from ase_hmlp.molecules import LONGEST_BOND, bond_shifts, check_molecules, find_molecules
+from ase_hmlp.molecules import (
+    BROKEN_BOND,
+    LONGEST_BOND,
+    bond_shifts,
+    check_molecules,
+    find_molecules,
+    molecules_of,
+)
 from ase_hmlp.neighbors import complete_cell
 
 #: An atom that moves by more than this share of a cell vector between two frames may have gone the
@@ -173,20 +180,21 @@ class Trajectory:
     Parameters
     ----------
     source : path, ase.Atoms, or iterable of ase.Atoms
-        Any file that ASE reads. A path or a list may be streamed as often as wanted, an iterator
-        once.
+        Any file that ASE reads, or the folder of a run. A path or a list may be streamed as often
+        as wanted, an iterator once.
     timestep : float, optional
         Time between successive frames of the source, fs (not of the integrator, unless every step
         was written). Taken from the trajectory if not given, see `timestep`.
     start, stop, step : int
         Frames used, as in a slice; not negative. `stop` None reads to the end.
     molecules : (m, 2) integers, optional
-        Which atoms are bonded. From the column ``partner`` of the first frame, or found from its
-        distances, if not given.
+        Which atoms are bonded. From the column ``partner`` of the first frame, or the header that
+        `hmlp run` writes, or found from distances in the first frame, if not given.
     molecular : bool
         False for atoms that need not form molecules: ``Snapshot.molecules`` is empty.
-    longest : float
-        Longest bond, Å: a longer one is broken.
+    longest : float, optional
+        Longest bond, Å: a longer one is broken. By default `ase_hmlp.molecules.LONGEST_BOND` where
+        bonds are found from distances, and ``BROKEN_BOND`` where they are stated.
     continuous : bool
         True if positions never jump across the cell, as ASE's integrators write them: they are then
         taken as they are.
@@ -208,7 +216,7 @@ class Trajectory:
         step: int = 1,
         molecules=None,
         molecular: bool = True,
-        longest: float = LONGEST_BOND,
+        longest: float | None = None,
         continuous: bool = False,
     ):
         if start < 0 or step < 1 or (stop is not None and stop <= start):
@@ -220,7 +228,7 @@ class Trajectory:
             raise TimestepError(f"The time between frames must be positive, not {timestep} fs.")
         self._source = Source(source)
         self.start, self.stop, self.step = start, stop, step
-        self.longest = longest
+        self.longest = LONGEST_BOND if longest is None else longest
         self.continuous = continuous
         self._given_timestep = timestep
         self._hash = hashlib.sha256()
@@ -244,9 +252,9 @@ class Trajectory:
         if not molecular:
             self.molecules = np.zeros((0, 2), dtype=np.intc)
         else:
-            self.molecules = self._molecules(first, cell, molecules)
+            self.molecules = self._molecules(first, cell, molecules, longest)
 
-    def _molecules(self, first: Atoms, cell, given) -> np.ndarray:
+    def _molecules(self, first: Atoms, cell, given, longest: float | None) -> np.ndarray:
         if (first.numbers != 1).any():
             i = int((first.numbers != 1).argmax())
             raise UnsupportedElementError(
@@ -255,10 +263,11 @@ class Trajectory:
             )
         try:
             if given is None and "partner" in first.arrays:
-                partner = first.arrays["partner"].astype(int)
-                lower = np.flatnonzero(np.arange(len(first)) < partner)
-                given = np.column_stack([lower, partner[lower]])
+                given = molecules_of(first.arrays["partner"])
+            if given is None:
+                given = self._source.molecules
             if given is not None:
+                self.longest = BROKEN_BOND if longest is None else longest
                 return check_molecules(given, len(first))
             return find_molecules(first.positions, cell, first.pbc, self.longest)
         except HMLPError as error:

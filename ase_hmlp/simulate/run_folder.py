@@ -285,12 +285,22 @@ def _short(value) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def header(timestep: float, interval: int) -> dict[str, Any]:
+def header(timestep: float, interval: int, molecules: np.ndarray) -> dict[str, Any]:
     """Description of a trajectory, with the keys and units of ASE's own integrators.
+
+    Bonds are in it because they cannot always be found from a frame: hot molecules come closer to
+    others, for a moment, than their own atoms are.
 
     Parameters
     ----------
     timestep : float, fs
     interval : int, steps
+    molecules : (m, 2) array
+        Indices of the two atoms of each molecule.
     """
-    return {"type": "molecular-dynamics", "timestep": timestep * units.fs, "interval": interval}
+    return {
+        "type": "molecular-dynamics",
+        "timestep": timestep * units.fs,
+        "interval": interval,
+        "molecules": molecules.tolist(),
+    }
