@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from typing import Any, Literal
 
@@ -43,6 +44,13 @@ def unordered(tasks, section: WorkersSection, where: str) -> Generator[Any, None
         If the backend is not there.
     """
     return _parallel(section, where)(tasks)
+
+
+def stop(stream: Generator[Any, None, None]) -> None:
+    """End the tasks that are in flight, without joblib's advice on how not to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        stream.close()
 
 
 def check_backend(section: WorkersSection, where: str) -> None:

@@ -52,6 +52,33 @@ class FakeDFT(Calculator):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class SmearedDFT(FakeDFT):
+    """Its ``energy`` is extrapolated to no smearing; forces belong to the free energy."""
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results["free_energy"] = self.results["energy"]
+        self.results["energy"] += 0.25
+
+
+class AskedDFT(SmearedDFT):
+    """Keeps its results to itself, until asked; counts its calculations."""
+
+    calculations = 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        type(self).calculations += 1
+        self.hidden = self.results.pop("free_energy")
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        if name == "free_energy":
+            return self.hidden
+        return super().get_property(name, atoms, allow_calculation)
+
+
 def without_stress():
     """A calculator that does not know stress at all."""
     calculator = FakeDFT()

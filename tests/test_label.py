@@ -1,5 +1,6 @@
 """Labelling: nothing lost, nothing twice, nothing bad kept."""
 
+import hashlib
 import io
 import json
 import lzma
@@ -11,14 +12,18 @@ import sys
 import time
 from pathlib import Path
 
+import fake_dft
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import read, write
 from click.testing import CliRunner
+from toy_calculator import toy_model
+from toy_models import hcp
 
 from ase_hmlp.cli import main
 from ase_hmlp.errors import ConfigError, DataError, LabellingError, OutputExistsError
+from ase_hmlp.model_io import model_hash, save_model
 from ase_hmlp.simulate.build import phase
 from ase_hmlp.training.append_only import RecordFile, split_frames
 from ase_hmlp.training.frames import read_frames
@@ -33,6 +38,7 @@ from ase_hmlp.training.label import (
 from ase_hmlp.training.label_calculators import (
     ASESection,
     EspressoSection,
+    _digest,
     empty_slabs,
     k_mesh,
     mesh_error,
@@ -109,6 +115,25 @@ def test_a_labelled_frame_has_labels_provenance_and_all_it_came_with(tmp_path):
         assert got.info["label_seconds"] >= 0.0
     assert [f.parent for f in read_frames(out)] == ["seed/0", "seed/1", "seed/0"]
     assert [p.name for p in tmp_path.iterdir()] == ["out.extxyz"]
+
+
+@pytest.mark.parametrize("name", ["SmearedDFT", "AskedDFT"])
+def test_labels_are_the_energy_that_forces_belong_to(tmp_path, monkeypatch, name):
+    """The free energy: not what VASP and CASTEP extrapolate to no smearing."""
+    monkeypatch.setattr(fake_dft.AskedDFT, "calculations", 0)
+    (atoms,) = structures(1)
+    label_frames([atoms], tmp_path / "out.extxyz", fake(name), SERIAL)
+    x = atoms.positions - atoms.positions.mean(axis=0)
+    energy = read(tmp_path / "out.extxyz").get_potential_energy()
+    assert energy == pytest.approx(0.5 * (x**2).sum(), abs=1e-12)
+    assert fake_dft.AskedDFT.calculations == (name == "AskedDFT")
+
+
+def test_labels_of_either_energy_do_not_mix():
+    """What was labelled before there was the choice has a digest of three things."""
+    before = _digest(["fake_dft", "SmearedDFT", {}])
+    assert fake("SmearedDFT").settings != before
+    assert fake().settings == _digest(["fake_dft", "FakeDFT", {}])
 
 
 def test_old_labels_and_constraints_do_not_survive(tmp_path):
@@ -237,11 +262,90 @@ def test_a_run_in_which_nothing_works_stops(tmp_path):
         label_frames(structures(9), tmp_path / "o.xyz", fake(trouble="raise"), run)
 
 
+def test_all_that_failed_before_is_tried_again(tmp_path):
+    """However many fail again, in a row; a new one that fails after them does count."""
+    frames, out = structures(9), tmp_path / "o.xyz"
+    run = RunSection(workers=1, backend="sequential", stop_after=3)
+    bad = fake(trouble="raise", trouble_above=-1.0)
+    for _ in range(2):
+        with pytest.raises(LabellingError, match="3 calculations in a row"):
+            label_frames(frames, out, bad, run)
+    assert len(read_failures(tmp_path / "o.failed.jsonl")) == 6
+    mended = type(bad)(bad.settings, fake(trouble="raise", trouble_above=0.055).compute)
+    with pytest.raises(LabellingError, match="3 calculations in a row"):
+        label_frames(frames, out, mended, run, retry_failed=True)
+    assert len(sources(out)) == 6
+    out.unlink()
+    # Eight fail again, and the ninth is labelled.
+    aside = RunSection(workers=1, backend="sequential", stop_after=0)
+    label_frames(frames[:8], out, bad, aside)
+    mended = type(bad)(bad.settings, fake(trouble="raise", trouble_above=-1.0).compute)
+    result = label_frames(frames[:8], out, mended, run, retry_failed=True)
+    assert (result.labelled, result.failed) == (0, 8)
+
+
+def test_a_run_that_stops_has_no_advice_from_joblib(tmp_path, recwarn):
+    run = RunSection(workers=2, backend="threading", stop_after=2)
+    labeller = fake(trouble="raise", trouble_above=-1.0, seconds=0.05)
+    with pytest.raises(LabellingError):
+        label_frames(structures(12), tmp_path / "o.xyz", labeller, run)
+    assert not [str(w.message) for w in recwarn if "tasks" in str(w.message)]
+
+
 def test_other_settings_do_not_mix(tmp_path):
     out = tmp_path / "out.extxyz"
     label_frames(structures(1), out, fake(version="7"), SERIAL)
     with pytest.raises(ConfigError, match="other settings"):
         label_frames(structures(2), out, fake(version="8"), SERIAL)
+
+
+def hmlp_labeller(model):
+    section = {"kind": "ase", "module": "ase_hmlp", "class": "HMLP", "arguments": {"model": model}}
+    return ASESection.model_validate(section).labeller()
+
+
+def test_a_model_file_that_was_replaced_is_another_setting(tmp_path):
+    model, out = tmp_path / "m.joblib", tmp_path / "out.extxyz"
+    save_model(toy_model(volume=(0.5, 60.0)), model)
+    first = hmlp_labeller(str(model))
+    assert hmlp_labeller(str(model)).settings == first.settings
+    crystal = hcp(3.0, (2, 1, 1), seed=5)
+    label_frames([crystal], out, first, SERIAL)
+    assert f"m.joblib sha256:{model_hash(model)[:16]}" in read(out).info["label"]
+    save_model(toy_model(volume=(0.5, 61.0)), model)
+    with pytest.raises(ConfigError, match="other files"):
+        label_frames([crystal], out, hmlp_labeller(str(model)), SERIAL)
+
+
+def test_a_label_of_a_shipped_model_says_which(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    labels = hmlp_labeller("h2-pbe").compute(phase("P21c-8"), tmp_path / "scratch")
+    assert labels.label.endswith(f'model "h2-pbe"; h2-pbe sha256:{model_hash("h2-pbe")[:16]}')
+
+
+def test_files_among_arguments_count_by_content_but_for_what_is_written(tmp_path):
+    table, log = tmp_path / "table", tmp_path / "log"
+    settings = []
+    for content in ("a", "b", "b"):
+        table.write_text(content)
+        log.write_text(content + str(len(settings)))
+        settings.append(fake(version=[{"file": str(table)}], log=str(log)).settings)
+    assert settings[0] != settings[1] == settings[2]
+
+
+def test_files_can_be_named_whose_hashes_go_with_the_labels(tmp_path):
+    keys = {"kind": "ase", "module": "fake_dft", "class": "FakeDFT"}
+    (tmp_path / "POTCAR").write_text("PAW_PBE H")
+    section = ASESection.model_validate(keys | {"hash_files": ["POTCAR"]})
+    label_frames(structures(1), tmp_path / "o.xyz", section.labeller(tmp_path), SERIAL)
+    sha256 = hashlib.sha256(b"PAW_PBE H").hexdigest()
+    assert read(tmp_path / "o.xyz").info["label"].endswith(f"POTCAR sha256:{sha256[:16]}")
+    (tmp_path / "POTCAR").write_text("PAW_PBE H_GW")
+    with pytest.raises(ConfigError, match="other files"):
+        label_frames(structures(1), tmp_path / "o.xyz", section.labeller(tmp_path), SERIAL)
+    (tmp_path / "POTCAR").unlink()
+    with pytest.raises(ConfigError, match=r"hash_files: .*POTCAR cannot be read: No such file"):
+        section.labeller(tmp_path)
 
 
 def test_files_of_others_are_not_touched(tmp_path):

@@ -29,7 +29,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import Field, PositiveFloat
 
 from ase_hmlp.errors import ConfigError, DataError, HMLPError, LabelError, LabellingError
-from ase_hmlp.parallel import WorkersSection, unordered
+from ase_hmlp.parallel import WorkersSection, stop, unordered
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label_calculators import (
@@ -48,7 +48,8 @@ class RunSection(WorkersSection):
     Attributes
     ----------
     keep_failed : keep the folder of a failed calculation in ``<output>.failed-runs``
-    stop_after : failures in a row that mean something else is wrong; 0 for no limit
+    stop_after : failures in a row that mean something else is wrong; 0 for no limit. What had
+        failed before and is tried again does not count
     """
 
     keep_failed: bool = False
@@ -118,6 +119,7 @@ class LabelResult:
 class _Outcome:
     """One calculation: `frame` (extended XYZ) or `failure` (a line of JSON)."""
 
+    digest: str
     frame: str = ""
     failure: str = ""
     reason: str = ""
@@ -226,7 +228,7 @@ def label_frames(
                     kept and kept.resolve(),
                     run,
                 )
-                in_flight.callback(stream.close)  # ends the calculations in flight
+                in_flight.callback(stop, stream)  # ends the calculations in flight
                 with RecordFile(failures, split_lines) as failed_file:
                     in_a_row = 0
                     _report(progress, 0, len(missing))
@@ -237,7 +239,8 @@ def label_frames(
                             labelled, in_a_row = labelled + 1, 0
                         else:
                             failed_file.append(outcome.failure)
-                            failed, in_a_row = failed + 1, in_a_row + 1
+                            failed += 1
+                            in_a_row += outcome.digest not in aside
                         _report(progress, labelled + failed, len(missing))
                         if run.stop_after and in_a_row >= run.stop_after:
                             raise LabellingError(
@@ -313,14 +316,15 @@ def _label_one(digest, atoms, labeller: Labeller, checks: CheckSection, scratch,
             "label_seconds": round(perf_counter() - start, 2),
             **labels.info,
         }
-        return _Outcome(frame=_frame_text(atoms, labels, provenance))
+        return _Outcome(digest, frame=_frame_text(atoms, labels, provenance))
     except Exception as error:  # one bad frame must not end the run
         reason = " ".join(str(error).split())
         if not isinstance(error, HMLPError):
             reason = f"{type(error).__name__}: {reason}"
         if kept is not None:
             shutil.copytree(folder, kept / digest, dirs_exist_ok=True)
-        return _Outcome(failure=_failure_line(digest, atoms, labeller, reason), reason=reason)
+        line = _failure_line(digest, atoms, labeller, reason)
+        return _Outcome(digest, failure=line, reason=reason)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -443,7 +447,8 @@ def _finished(records: list[str], output: Path, settings: str) -> dict[str, str]
         raise DataError(f"Output {output} holds frames that hmlp label did not write.")
     if any(f"label_settings={settings} " not in record for record in records):
         raise ConfigError(
-            f"Output {output} holds frames labelled under other settings; give another output."
+            f"Output {output} holds frames labelled under other settings, or with other files of "
+            "them; give another output."
         )
     return dict(zip(ids, records, strict=True))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,13 +19,16 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import all_changes
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.calculators.espresso import Espresso, EspressoProfile
 from ase.io.espresso import kspacing_to_grid
 from ase.io.espresso_namelist.keys import pw_keys
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import ConfigError, DataError, LabelError
+from ase_hmlp.model_io import model_hash
+from ase_hmlp.training.frames import file_digest
 from ase_hmlp.training.sections import Section
 
 #: The project's recipe: every frame labelled with it shares one energy zero.
@@ -67,6 +71,7 @@ class Labels:
     Attributes
     ----------
     energy : float, eV
+        What the forces are derivatives of: with smearing the free energy.
     forces : (n, 3) eV/Å
     stress : (6,) eV/Å³, ASE's sign and Voigt order, or None
     label : str
@@ -303,8 +308,17 @@ class _Espresso:
         return "; ".join(parts)
 
 
+#: Keyword arguments by which calculators are told where to write: what is there is no input.
+_WRITTEN = {"label", "log", "logfile", "out", "outfile", "output", "prefix", "trajectory", "txt"}
+
+
 class ASESection(Section):
     """Any ASE calculator: CASTEP, VASP, CP2K, GPAW, or whatever can be imported.
+
+    Labels are the free energy where the calculator has it: with smearing, forces and stress are
+    its derivatives, and not those of ASE's ``energy``, which VASP and CASTEP extrapolate to no
+    smearing. Files that arguments name count by their content, but for those that calculators
+    write to (``txt``, ``log`` and the like).
 
     Attributes
     ----------
@@ -312,6 +326,8 @@ class ASESection(Section):
     arguments : its keyword arguments
     directory_argument : the keyword that takes the folder to run in; without it, the calculator's
         attribute ``directory`` is set, where it has one
+    hash_files : files the labels hang on beside those that arguments name, such as POTCAR or a
+        pseudopotential, relative to the configuration: every label has their hashes
     """
 
     kind: Literal["ase"]
@@ -319,6 +335,7 @@ class ASESection(Section):
     name: str = Field(alias="class")
     arguments: dict[str, Any] = Field(default_factory=dict)
     directory_argument: str = ""
+    hash_files: list[str] = Field(default_factory=list)
 
     def labeller(self, base: Path = Path()) -> Labeller:
         """Check that the calculator can be imported and takes these keywords.
@@ -326,6 +343,7 @@ class ASESection(Section):
         Raises
         ------
         ConfigError
+            If not, or if a file of `hash_files` cannot be read.
         """
         try:
             factory = getattr(import_module(self.module), self.name)
@@ -339,17 +357,54 @@ class ASESection(Section):
             raise ConfigError(f"calculator.arguments: {self.name}: {error}.") from error
         except ValueError:  # no signature to look at: the first calculation will tell
             pass
-        settings = [self.module, self.name, self.arguments]
-        return Labeller(_digest(settings), _AnyCalculator(self))
+        hashes = self._hashes(factory, base)
+        settings: list[Any] = [self.module, self.name, self.arguments]
+        if hashes:  # outputs of calculators without files stay valid
+            settings.append(hashes)
+        if "free_energy" in getattr(factory, "implemented_properties", ()):
+            # Not to be mixed with what was labelled with the extrapolated energy.
+            settings.append("free energy")
+        return Labeller(_digest(settings), _AnyCalculator(self, hashes))
 
     def _arguments(self, scratch: Path) -> dict[str, Any]:
         folder = {self.directory_argument: str(scratch)} if self.directory_argument else {}
         return self.arguments | folder
 
+    def _hashes(self, factory, base: Path) -> dict[str, str]:
+        """SHA-256 of the files that labels hang on, by what the configuration calls them."""
+        hashes = {name: file_digest(name) for name in _named_files(self.arguments)}
+        if inspect.isclass(factory) and issubclass(factory, HMLP):
+            model = inspect.signature(factory).parameters.get("model")
+            if model is not None:
+                name = self.arguments.get("model", model.default)
+                hashes[str(name)] = model_hash(name)  # shipped models are files, too
+        for name in self.hash_files:
+            try:
+                hashes[name] = file_digest(base / name)
+            except OSError as error:
+                raise ConfigError(
+                    f"calculator.hash_files: {base / name} cannot be read: {error.strerror}."
+                ) from error
+        return hashes
+
+
+def _named_files(arguments: Any) -> Iterator[str]:
+    """Files that are there, among keyword arguments and in lists and tables of them."""
+    if isinstance(arguments, Mapping):
+        for key, value in arguments.items():
+            if key not in _WRITTEN:
+                yield from _named_files(value)
+    elif isinstance(arguments, list):
+        for value in arguments:
+            yield from _named_files(value)
+    elif isinstance(arguments, str) and os.path.isfile(arguments):
+        yield arguments
+
 
 @dataclass(frozen=True)
 class _AnyCalculator:
     section: ASESection
+    hashes: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, atoms: Atoms, scratch: Path) -> Labels:
         section = self.section
@@ -365,6 +420,7 @@ class _AnyCalculator:
             stress = None
             if "stress" in calculator.implemented_properties and atoms.cell.rank == 3:
                 stress = atoms.get_stress(apply_constraint=False)
+            energy = _free_energy(atoms, energy)
         except Exception as error:
             _raise_if_interrupted(error)
             raise
@@ -388,7 +444,27 @@ class _AnyCalculator:
         if isinstance(program, str):
             parts.append(f"version {program}")
         parts += [f"{k} {json.dumps(v, default=str)}" for k, v in section.arguments.items()]
+        parts += [f"{name} sha256:{sha256[:16]}" for name, sha256 in self.hashes.items()]
         return "; ".join(parts)
+
+
+def _free_energy(atoms: Atoms, energy: float) -> float:
+    """What the forces of a calculation that was done are derivatives of, eV.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms with a calculator
+    energy : float
+        What to take where the calculator knows of no other.
+    """
+    calculator = atoms.calc
+    free = getattr(calculator, "results", {}).get("free_energy")
+    if free is None and "free_energy" in calculator.implemented_properties:
+        try:  # what is there: another calculation would have no more
+            free = calculator.get_property("free_energy", atoms, allow_calculation=False)
+        except (PropertyNotImplementedError, AttributeError):
+            pass
+    return energy if free is None else float(free)
 
 
 def mesh_error(plain: float, shifted: float, n_atoms: int) -> float:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ase_hmlp.errors import LearningError
 from ase_hmlp.model_io import Model
-from ase_hmlp.parallel import WorkersSection, unordered
+from ase_hmlp.parallel import WorkersSection, stop, unordered
 from ase_hmlp.training.cache import cached, store
 from ase_hmlp.training.fit import Progress
 from ase_hmlp.training.frames import Frame
@@ -171,13 +171,10 @@ def _run(tasks: Sequence[tuple[Path, Callable]], run: WorkersSection, progress) 
     done = len(tasks) - len(missing)
     progress(done)
     try:
-        with closing(
-            unordered(
-                (joblib.delayed(_named)(path, compute) for path, compute in missing),
-                run,
-                "explore.run",
-            )
-        ) as stream:
+        calls = (joblib.delayed(_named)(path, compute) for path, compute in missing)
+        with ExitStack() as in_flight:
+            stream = unordered(calls, run, "explore.run")
+            in_flight.callback(stop, stream)
             for path, result in stream:
                 store(path, result)
                 done += 1
