@@ -476,7 +476,19 @@ def test_shipped_results_are_checked(shipped):
     """A larger box, a higher cutoff, other meshes."""
     if not any(frame.group == "convergence" for frame in read_frames(DATA / FILE)):
         pytest.skip("generate_fidelity.py has been run with --no-checks")
-    assert len(convergence_lines(shipped)) >= 5
+    lines = convergence_lines(shipped)
+    assert len(lines) >= 7
+    # Of modes at a higher cutoff: forces k x (1 + c) of a displaced atom make modes sqrt(1 + c).
+    scaled = dataclasses.replace(shipped, convergence=[])
+    for atoms in shipped.phonon:
+        copy = atoms.copy()
+        copy.info["check"] = "phonons, stiffer by 2.01 %"
+        results = atoms.calc.results | {"forces": 1.0201 * atoms.get_forces()}
+        copy.calc = SinglePointCalculator(copy, **results)
+        scaled.convergence.append(copy)
+    (line,) = [line for line in convergence_lines(scaled) if "Modes" in line]
+    assert "stiffer by 2.01 %: the softest 3 change by +1.0 to +1.0 %, others by" in line
+    assert "at most 1.0 %" in line
 
 
 def test_shipped_phonons_are_those_of_a_stable_crystal(shipped):

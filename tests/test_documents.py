@@ -1,6 +1,7 @@
 """The README and the shipped model's card say what the shipped model is."""
 
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from ase_hmlp.training.frames import file_digest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 MODEL = load_model("h2-pbe")
+MODEL_FILE = SHIPPED / "h2-pbe.joblib"
 
 
 def held_out_table():
@@ -35,6 +37,17 @@ def test_readme_shows_how_errors_grow_with_pressure():
     rows = [row for family in families for row in found if row.group.startswith(family)]
     shown = README.split("<!-- bands -->")[1].split("<!-- /bands -->")[0].strip()
     assert shown == "\n".join(error_lines(rows))
+
+
+def test_readme_counts_what_the_comparison_counts():
+    folder = ROOT / "training" / "comparison" / "h2-pbe"
+    comparison = json.loads((folder / "comparison.json").read_text())
+    assert comparison["model_sha256"] == hashlib.sha256(MODEL_FILE.read_bytes()).hexdigest()
+    met = [row["met"] for row in comparison["rows"]]
+    said = f"{sum(met)} of {len(met)} quantities are within their"
+    assert said in README and said in (folder / "comparison.md").read_text()
+    modes = [row["met"] for row in comparison["rows"] if row["kind"] == "phonon"]
+    assert f"At Gamma {sum(modes)} of {len(modes)} modes are within 5 %" in README
 
 
 def test_card_belongs_to_the_shipped_file():

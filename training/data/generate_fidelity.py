@@ -356,6 +356,19 @@ def crystal_checks(recorder, relaxed):
             yield recorder.frame(source, "convergence", atoms, **settings, **what)
 
 
+def phonon_checks(recorder, relaxed):
+    """Label the displaced atoms on a denser mesh, and at a higher cutoff."""
+    _, usual, dense = meshes(CRYSTAL)
+    for check, kpts, settings in (
+        ("phonons, dense mesh", dense, TIGHT),
+        ("phonons, 80 Ry", usual, TIGHT | HIGH_CUTOFF),
+    ):
+        for k, atoms in enumerate(displaced_cells(relaxed)):
+            what = {"check": check, "phase": CRYSTAL, "pressure_GPa": REFERENCE}
+            source, how = f"phonon/{k}/{check}", {"kpts": kpts, "input_data": settings}
+            yield recorder.frame(source, "convergence", atoms, **how, **what)
+
+
 def build(laboratory, model, report, checks=True):
     """Compute everything.
 
@@ -387,6 +400,7 @@ def build(laboratory, model, report, checks=True):
     if checks:
         yield from dimer_checks(recorder)
         yield from crystal_checks(recorder, relaxed)
+        yield from phonon_checks(recorder, relaxed[CRYSTAL][REFERENCE])
 
 
 def checked(laboratory, path, report):
@@ -408,6 +422,7 @@ def checked(laboratory, path, report):
     yield from kept
     yield from dimer_checks(recorder)
     yield from crystal_checks(recorder, relaxed)
+    yield from phonon_checks(recorder, relaxed[CRYSTAL][REFERENCE])
 
 
 def main():

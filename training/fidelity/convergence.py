@@ -6,14 +6,25 @@ import numpy as np
 from ase.units import GPa
 from scipy.interpolate import CubicSpline
 
-from ase_hmlp.training.fidelity.crystals import pressure
+from ase_hmlp.training.fidelity.crystals import match, modes, pressure
 from ase_hmlp.training.fidelity.molecules import crossing, dft_curve, difference
 from ase_hmlp.training.fidelity.reference import CRYSTAL, PHASES, Reference, arrangement
+
+#: What the names of checks of phonons begin with.
+PHONONS = "phonons, "
+
+#: Modes that are little of what atoms are held by, and sums of much that cancels.
+SOFTEST = 3
 
 
 def convergence_lines(reference: Reference) -> list[str]:
     """One sentence for each kind of check, as a Markdown list; empty without any."""
-    return [*_crossing_lines(reference), *_crystal_lines(reference), *_pulay_line(reference)]
+    return [
+        *_crossing_lines(reference),
+        *_crystal_lines(reference),
+        *_phonon_lines(reference),
+        *_pulay_line(reference),
+    ]
 
 
 def _checks(reference: Reference, key: str) -> list[str]:
@@ -85,6 +96,28 @@ def _crystal_lines(reference: Reference) -> list[str]:
             f"- Crystals at {target:g} GPa, {check} {against}: energy differences between phases "
             f"change by at most {np.ptp(change):.2f} meV/molecule, the pressure of {CRYSTAL} by "
             f"{dp:+.2f} GPa."
+        )
+    return lines
+
+
+def _phonon_lines(reference: Reference) -> list[str]:
+    """Changes of the modes at Gamma, the softest apart from the others."""
+    lines = []
+    for check in dict.fromkeys(str(atoms.info["check"]) for atoms in reference.convergence):
+        if not check.startswith(PHONONS):
+            continue
+        displaced = [atoms for atoms in reference.convergence if atoms.info["check"] == check]
+        about = displaced[0].info
+        phase, target = str(about["phase"]), float(about["pressure_GPa"])
+        atoms = reference.relaxed[phase][target]
+        usual, better = modes(atoms, reference.phonon), modes(atoms, displaced)
+        pairs, _ = match(usual, better)
+        change = 100.0 * (better.frequency[pairs[:, 1]] / usual.frequency[pairs[:, 0]] - 1.0)
+        soft, others = change[:SOFTEST], np.abs(change[SOFTEST:])
+        lines.append(
+            f"- Modes of {phase} at Gamma, {target:g} GPa, {check.removeprefix(PHONONS)}: the "
+            f"softest {SOFTEST} change by {soft.min():+.1f} to {soft.max():+.1f} %, others by at "
+            f"most {others.max():.1f} %."
         )
     return lines
 

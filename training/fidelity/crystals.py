@@ -52,7 +52,7 @@ def enthalpy(atoms: Atoms, target: float) -> float:
     """``E + P V`` per molecule, eV, at a target pressure `target` (GPa).
 
     Of a structure relaxed under a pressure that is off by dP it is wrong by ``V dP² / 2 B``, for
-    1 GPa in 100 some 0.02 meV: that DFT's was relaxed to a stress that lacks Pulay's does not matter.
+    1 GPa in 100 some 0.02 meV: that DFT's was relaxed to a stress without Pulay's does not matter.
     """
     energy = atoms.get_potential_energy()
     return float(energy + target * GPa * atoms.get_volume()) / (len(atoms) / 2)

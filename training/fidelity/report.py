@@ -116,10 +116,10 @@ def _lines(comparison: Comparison) -> list[str]:
     lines += [
         "",
         "Pressures: DFT's stress, and the model's with its own relaxed positions, in DFT's cells. "
-        "Enthalpies: E + P V, each relaxed by itself, in the space group, the model to the pressure "
-        "that DFT's structure is under: up to 1 GPa more than its nominal one, for it was relaxed to "
-        "a stress that lacks Pulay's. Phonons: each at its own relaxed structure, paired by "
-        "eigenvectors.",
+        "Enthalpies: E + P V, each relaxed by itself, in the space group, the model to the "
+        "pressure that DFT's structure is under: up to 1 GPa more than its nominal one, for it was "
+        "relaxed to a stress without Pulay's. Phonons: each at its own relaxed structure, paired "
+        "by eigenvectors.",
         "",
         "![dimers](dimers.png)",
         "![pressures](pressures.png)",
