@@ -682,6 +682,10 @@ def test_a_round_without_a_label_is_an_error_that_can_be_mended(loop, tmp_path):
         ({"train": {"settings": {"pair": {"cutof": 1.0}}}}, "train.settings: unknown key"),
         ({"train": {"settings": {"data": {"files": ["none.extxyz"]}}}}, "none.extxyz"),
         ({"train": {"settings": {"fit": {"variance": False}}}}, "fit.variance must be true"),
+        (
+            {"train": {"settings": {"environment": {"representatives": 0}}}},
+            "there must be an environment level with representatives",
+        ),
         ({"train": {"settings": {"split": {"test": ["gas"]}}}}, "names families"),
         ({"train": {"family": "cold"}}, "have a family 'cold' already"),
         ({"model": "none.joblib"}, "none.joblib"),

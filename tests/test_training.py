@@ -1,6 +1,7 @@
 """The fit of the hierarchy and a whole training run, on labels whose truth is known."""
 
 import itertools
+import re
 import threading
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from click.testing import CliRunner
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from toy_models import (
@@ -21,13 +23,15 @@ from toy_models import (
     toy_potential,
 )
 
-from ase_hmlp.errors import ConfigError, DataError
+from ase_hmlp import HMLP
+from ase_hmlp.cli import main
+from ase_hmlp.errors import ConfigError, DataError, ForeignModelError
 from ase_hmlp.levels import Stretch
-from ase_hmlp.model_io import load_model
+from ase_hmlp.model_io import Model, load_model
 from ase_hmlp.potential import Potential
 from ase_hmlp.training import fit
 from ase_hmlp.training.bond import fit_bond, projected_forces
-from ase_hmlp.training.config import read_config
+from ase_hmlp.training.config import PairSection, read_config
 from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
 from ase_hmlp.training.fit import HierarchicalPotential, KernelSpec, LevelSpec
 from ase_hmlp.training.frames import frame_from_atoms, read_frames
@@ -596,6 +600,15 @@ def test_existing_model_is_not_replaced_unasked(run):
     assert result.model_path.read_bytes() == before
 
 
+REACH = """
+[environment.overlap]
+support = 4.0
+widths = [0.5, 0.7, 0.9]
+inner = 1.0
+reach = {}
+[fit]"""
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -617,9 +630,14 @@ def test_existing_model_is_not_replaced_unasked(run):
         ("aligned", 'inputs = ["shell"]\naligned', r"key 'environment\.inputs': .* dictionary"),
         ("shells = [1.3, ", "shells = [", r"key 'environment\.shells': .* at least 8"),
         ("shells = [1.3, ", "shells = [0, 1.3, ", r"key 'environment\.shells"),
-        ("shells = [1.3, ", "shells = [-1.3, ", r"key 'environment\.shells\.0': .* greater than 0"),
+        ("shells = [1.3, ", "shells = [-1.3, ", r"key 'environment\.shells 1': .* greater than 0"),
         ("shell_width = 0.45\n", "", r"missing key 'environment\.shell_width'"),
         ("shell_width = 0.45", "shell_width = 0", r"'environment\.shell_width': .* greater than 0"),
+        ("inner = 0.9", "inner = 5", "key 'pair': inner = 5, outer = 1.2 and cutoff = 4.5 are not"),
+        ("outer = 1.5", "outer = 9", r"key 'orientation': .* outer = 9 .* in ascending order"),
+        ("cutoff = 4.5", "cutoff = 100", r"key 'pair': .* cutoff = 100 .* up to 50 Å"),
+        ("cutoff = 4.2", "cutoff = 1.5", r"key 'environment': .* in ascending order"),
+        ("[fit]", REACH.format(20.5), r"environment\.overlap': reach = 20\.5 is more than 20 Å"),
         ("[fit]", '[split]\nscheme = "families"\ntest = ["gas"]\n[fit]', "names families"),
         ("[fit]", '[split]\nscheme = "families"\n[fit]', "some of the families"),
         ("[fit]", '[split]\nfitted = ["gas"]\n[fit]', "split.fitted names families"),
@@ -632,6 +650,100 @@ def test_bad_configurations(atoms, tmp_path, old, new, message):
     with pytest.raises(ConfigError, match=message):
         train_from_config(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_radial_ranges_are_what_a_model_file_takes(run):
+    """What the configuration lets through can be saved, and the other way round."""
+    _, result = run
+    for inner, outer, cutoff in ((0.9, 0.9, 4.5), (0.9, 1.2, 50.0), (1.3, 1.2, 4.5), (1, 2, 50.1)):
+        data = result.model.to_dict()
+        data["potential"]["pair"]["basis"] |= {"inner": inner, "outer": outer, "cutoff": cutoff}
+        read = []
+        for check in (
+            lambda data=data: Model.from_dict(data),
+            lambda keys=(inner, outer, cutoff): PairSection(
+                **dict(zip(("inner", "outer", "cutoff"), keys, strict=True))
+            ),
+        ):
+            try:
+                check()
+                read.append(True)
+            except (ValueError, ForeignModelError):
+                read.append(False)
+        assert read == [inner <= outer < cutoff <= 50.0] * 2
+
+
+def without_stress(atoms):
+    """The same frames with energies and forces only."""
+    for a in atoms:
+        b = a.copy()
+        b.calc = SinglePointCalculator(
+            b, energy=a.get_potential_energy(), forces=a.get_forces(apply_constraint=False)
+        )
+        yield b
+
+
+def quick(text=CONFIG, test="pa3-b"):
+    """One fold, no learning curve."""
+    text = text.replace("learning_curve = 2", "learning_curve = 1")
+    return text.replace("[fit]", f'[split]\nscheme = "families"\ntest = ["{test}"]\n[fit]')
+
+
+def test_a_model_without_stress_labels_claims_no_pressure(atoms, tmp_path, recwarn):
+    write(tmp_path / "toy.extxyz", list(without_stress(atoms)))
+    (tmp_path / "toy.toml").write_text(quick())
+    result = train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+    card = result.card_path.read_text()
+    assert "pressure not labelled" in card and "500" not in card.split("## Domain")[1][:200]
+    assert "no labels | no labels |" in card
+    assert not [w for w in recwarn if "All-NaN" in str(w.message)]
+    model = load_model(result.model_path)
+    assert model.training["pressure"] == "not labelled"
+    printed = CliRunner().invoke(main, ["info", str(result.model_path)]).output
+    assert re.search(r"^pressure +not labelled", printed, re.M)
+    calculated = atoms[0].copy()
+    calculated.calc = HMLP(model, threads=1)
+    assert np.isfinite(calculated.get_stress()).all()
+
+
+def test_a_model_with_stress_labels_says_nothing_new(run):
+    _, result = run
+    assert "pressure" not in result.model.training
+    low, high = result.model.domain.pressure
+    assert f"pressure {low:.0f} to {high:.0f} GPa" in result.card_path.read_text()
+
+
+def test_a_model_without_representatives_has_no_deviations(atoms, tmp_path):
+    write(tmp_path / "toy.extxyz", atoms)
+    text = quick().replace("representatives = 20", "representatives = 0")
+    (tmp_path / "toy.toml").write_text(text)
+    result = train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+    model = load_model(result.model_path)
+    assert not model.has_deviations and model.errors["reliability"] == {}
+    assert len(model.potential.environment.regressor.alpha) == 0
+
+
+def test_frames_of_one_volume_are_refused_before_the_fit(tmp_path):
+    same = [
+        label(hcp(3.0, (2, 1, 1), seed=k, bond_spread=0.02), ("hcp", "pa3-b")[k % 2])
+        for k in range(12)
+    ]
+    write(tmp_path / "toy.extxyz", same)
+    (tmp_path / "toy.toml").write_text(quick())
+    with pytest.raises(DataError, match="volume must be finite, the lower first"):
+        train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_frames_without_families_are_told_where_families_come_from(atoms, tmp_path):
+    nameless = [a.copy() for a in atoms[:12]]
+    for a, b in zip(nameless, atoms, strict=False):
+        del a.info["group"]
+        a.calc = b.calc
+    write(tmp_path / "toy.extxyz", nameless)
+    (tmp_path / "toy.toml").write_text(CONFIG)
+    with pytest.raises(ConfigError, match=r"all frames are of 'all': families .*info\[\"group\"\]"):
+        train_from_config(tmp_path / "toy.toml", tmp_path / "out")
 
 
 def test_missing_configuration(tmp_path):

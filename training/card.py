@@ -36,10 +36,15 @@ def error_lines(rows: list[ErrorRow]) -> list[str]:
         name = "**all**" if row.group == ALL else row.group
         lines.append(
             f"| {name} | {row.frames} | {row.energy_mae:.2f} ({row.energy_rmse:.2f}) "
-            f"| {row.force_mae:.1f} ({row.force_rmse:.1f}) "
-            f"| {row.pressure_mae:.2f} ({row.pressure_rmse:.2f}) | {row.stress_mae:.2f} |"
+            f"| {row.force_mae:.1f} ({row.force_rmse:.1f}) | {_stress_cells(row)} |"
         )
     return lines
+
+
+def _stress_cells(row: ErrorRow) -> str:
+    if np.isnan(row.stress_mae):
+        return "no labels | no labels"
+    return f"{row.pressure_mae:.2f} ({row.pressure_rmse:.2f}) | {row.stress_mae:.2f}"
 
 
 def level_lines(held_out: dict[str, Predictions]) -> list[str]:
@@ -225,7 +230,7 @@ def write_card(
         "## Domain",
         "",
         f"- volume {d.volume[0]:.2f} to {d.volume[1]:.2f} Å³/atom, "
-        f"pressure {d.pressure[0]:.0f} to {d.pressure[1]:.0f} GPa",
+        f"pressure {t.get('pressure') or f'{d.pressure[0]:.0f} to {d.pressure[1]:.0f} GPa'}",
         f"- bonds {d.bond_length[0]:.3f} to {d.bond_length[1]:.3f} Å; refused outside "
         f"{d.bond_limits[0]:.3f} to {d.bond_limits[1]:.3f} Å",
         f"- shortest contact between molecules {d.contact:.3f} Å; refused below "
@@ -267,7 +272,11 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
         for g in groups:
             mine = group == g
             axis.plot(x[mine], y[mine], ".", ms=2, color=colours[g], label=g, rasterized=True)
-        ends = [np.nanmin(x), np.nanmax(x)]
+        labelled = x[np.isfinite(x)]
+        if not len(labelled):
+            axis.set(title=f"no {name} was labelled")
+            continue
+        ends = [labelled.min(), labelled.max()]
         axis.plot(ends, ends, "k-", lw=0.7)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set(xlabel=f"DFT {name} ({unit})", ylabel=f"unseen {name} ({unit})")

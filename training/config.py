@@ -23,6 +23,9 @@ from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.sections import Section, read_toml
 from ase_hmlp.training.weights import Weights
 
+#: Longest range (Å) of radial functions, and of overlaps, in a model file.
+MOST_CUTOFF, MOST_REACH = 50.0, 20.0
+
 #: Families of environment fingerprints, by how their names begin.
 Family = Literal[
     "density",
@@ -145,7 +148,8 @@ class RadialSection(Section):
     gaussians : widths eta, Å
     damped_sines : pairs (k in 1/Å, eta in Å)
     cutoff : between the centres of molecules, Å
-    inner, outer : what the functions see is frozen between these distances, Å
+    inner, outer : what the functions see is frozen between these distances, Å; they ascend to
+        `cutoff`, and that to `MOST_CUTOFF`
     linear_prior : eV, see `LevelSpec`
     """
 
@@ -155,6 +159,16 @@ class RadialSection(Section):
     inner: PositiveFloat
     outer: PositiveFloat
     linear_prior: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _ascends(self):
+        # What a model file must fulfil, said before the fit and not after it.
+        if not self.inner <= self.outer < self.cutoff <= MOST_CUTOFF:
+            raise ValueError(
+                f"inner = {self.inner:g}, outer = {self.outer:g} and cutoff = {self.cutoff:g} are "
+                f"not in ascending order up to {MOST_CUTOFF:g} Å"
+            )
+        return self
 
     @property
     def functions(self) -> tuple[RadialFunction, ...]:
@@ -235,6 +249,8 @@ class OverlapSection(Section):
     def _falls(self):
         if not self.inner < self.reach:
             raise ValueError("inner must be shorter than reach")
+        if not self.reach <= MOST_REACH:
+            raise ValueError(f"reach = {self.reach:g} is more than {MOST_REACH:g} Å")
         if not self.freeze[0] <= self.freeze[1] < self.reach:
             raise ValueError("freeze must be two distances that ascend, within reach")
         return self

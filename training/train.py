@@ -34,6 +34,9 @@ BOND_MARGIN = 0.1, 0.3
 #: A contact may be shorter than the shortest labelled by this factor.
 CONTACT_MARGIN = 0.8
 
+#: Pressures (GPa) of the domain of a model that no frame told of any.
+ANY_PRESSURE = 0.0, 500.0
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -95,9 +98,13 @@ def train_from_config(
     frames, tests = split_off_tests(frames)
     folds = _folds(frames, config)
     stamp = _stamp(path, files, changes)
+    used = fitted_frames(frames, config)
+    try:
+        domain = training_domain(used, config.data.always)
+    except ValueError as error:  # of what all frames have in common there is no range
+        raise DataError(f"The frames do not span what a model is good for: {error}.") from error
     output.mkdir(parents=True, exist_ok=True)
     estimator = config.estimator()
-    used = fitted_frames(frames, config)
     start = perf_counter()
     parts = _parts(used, config)
     prepared = estimator.prepare(used, parts, progress)
@@ -151,7 +158,8 @@ def train_from_config(
         "versions": {p: version(p) for p in ("ase", "numpy", "scipy", "scikit-learn", "joblib")}
         | {"ase_hmlp": __version__},
     }
-    domain = training_domain(used, config.data.always)
+    if all(f.stress is None for f in _bulk(used, config.data.always)):
+        training["pressure"] = "not labelled"
     model = Model(potential, domain, config.name, training, errors)
     save_model(model, model_path)
     fitted, _ = predict(potential, used).on_one_zero(training["zeros"])
@@ -161,10 +169,14 @@ def train_from_config(
 
 
 def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
-    """What frames cover; families in `limits` count for contacts and limits of bonds only."""
-    bulk = [f for f in frames if f.group not in limits and f.pbc.all()] or frames
+    """What frames cover; families in `limits` count for contacts and limits of bonds only.
+
+    Where no frame has a stress the pressures are `ANY_PRESSURE`, for a model file has some: they
+    mean nothing, as ``training["pressure"]`` of the model then says.
+    """
+    bulk = _bulk(frames, limits)
     volumes = [f.volume / f.n_atoms for f in bulk]
-    pressures = [f.pressure for f in bulk if f.stress is not None] or [0.0, 500.0]
+    pressures = [f.pressure for f in bulk if f.stress is not None] or list(ANY_PRESSURE)
     seen, labelled = _bond_range(bulk), _bond_range(frames)
     contact = min(f.shortest_contact for f in frames)
     return Domain(
@@ -175,6 +187,10 @@ def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
         contact=contact,
         contact_limit=CONTACT_MARGIN * contact,
     )
+
+
+def _bulk(frames: list[Frame], limits: Sequence[str]) -> list[Frame]:
+    return [f for f in frames if f.group not in limits and f.pbc.all()] or frames
 
 
 def _bond_range(frames: list[Frame]) -> tuple[float, float]:
@@ -325,7 +341,11 @@ def _folds(frames, config: TrainingConfig) -> list[_Fold]:
         return [wanted]
     families = sorted(set(groups[~always].tolist()))
     if len(families) < 2:
-        raise ConfigError("leave-one-family-out needs at least two families.")
+        found = f"all frames are of {families[0]!r}" if families else "there is none"
+        raise ConfigError(
+            f"leave-one-family-out needs at least two families that may be held out, and {found}: "
+            'families are what frames have in info["group"], or else in info["config_type"].'
+        )
     return [fold(family, [family]) for family in families]
 
 
@@ -365,7 +385,9 @@ def _predict_fold(
         stage: predict(p, test).on_one_zero(estimator.zeros_[stage])[0]
         for stage, p in estimator.stages_.items()
     }
-    if not config.fit.variance:
+    environment = estimator.potential_.environment
+    # There are none without the level, without representatives, or if they were not asked for.
+    if environment is None or environment.regressor.variance is None:
         return made, None
     return made, Reliability.of(estimator.potential_, test, made["all"])
 

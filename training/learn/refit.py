@@ -88,6 +88,11 @@ def read_training(section: TrainSection, base: Path) -> Training:
         raise ConfigError(
             "train: fit.variance must be true, for the selection needs predictive variances."
         )
+    if not config.environment.representatives or "environment" not in config.fit.levels:
+        raise ConfigError(
+            "train: there must be an environment level with representatives, for the selection "
+            "needs predictive variances."
+        )
     sources = [
         source.model_copy(update={"files": [str((whose / f).resolve()) for f in source.files]})
         for source in config.data.source
