@@ -35,8 +35,10 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a full disk
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,12 +104,35 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
     prefix : str
         Of the keys.
     """
-    first = error.errors()[0]
-    # pydantic's own mark of what is wrong with a key of a table, not with its value.
-    key = prefix + ".".join(str(part) for part in first["loc"] if part != "[key]")
+    found = error.errors()
+    key = _key(found[0]["loc"])
+    # Of a key that may be of several kinds, each says why not: the one that got farthest.
+    same = [e for e in found if f"{_key(e['loc'])} ".startswith(f"{key} ")]
+    first = max(same, key=_depth)
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
+    key = prefix + _key(first["loc"])
     return {
         "extra_forbidden": f"unknown key {key!r}",
         "missing": f"missing key {key!r}",
     }.get(first["type"], f"key {key!r}: {first['msg'].removeprefix('Value error, ')}")
+
+
+#: What pydantic puts into the place of an error beside keys and numbers: kinds of values, and its
+#: mark of what is wrong with a key of a table.
+_NO_KEY = re.compile(r"(constrained-)?(bool|float|int|str)|.*\[.*")
+
+
+def _depth(error: Any) -> int:
+    return sum(isinstance(part, int) for part in error["loc"])
+
+
+def _key(place: Sequence[int | str]) -> str:
+    """A key as it is in the file; of several tables or numbers the first is 1."""
+    key = ""
+    for part in place:
+        if isinstance(part, int):
+            key += f" {part + 1}"
+        elif not _NO_KEY.fullmatch(part):
+            key += f".{part}" if key else part
+    return key

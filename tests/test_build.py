@@ -13,6 +13,7 @@ from ase_hmlp import HMLP
 from ase_hmlp.errors import ConfigError, NotConvergedError, StructureError
 from ase_hmlp.molecules import find_molecules, partners
 from ase_hmlp.simulate import melt
+from ase_hmlp.simulate import start as module
 from ase_hmlp.simulate.build import (
     at_pressure,
     hcp,
@@ -21,6 +22,7 @@ from ase_hmlp.simulate.build import (
     phase,
     scale_centres,
     supercell,
+    thickness,
 )
 from ase_hmlp.simulate.dynamics import Stage, draw_momenta
 from ase_hmlp.simulate.integrators import Method, Target
@@ -270,6 +272,7 @@ def test_liquid_is_molten_and_at_its_temperature():
     assert [w for w, _ in looks][-1] == "cooling"
     # 192 degrees of freedom: 10 %; the thermostat lags 10 fs behind a ramp of 33 K/fs.
     assert 350.0 < atoms.get_temperature() < 1200.0
+    np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0.0, atol=1e-10)
     assert atoms.arrays["partner"].tolist() == partners(atoms.calc.molecules).tolist()
     # The Langevin piston had 60 fs.
     assert -atoms.get_stress(include_ideal_gas=True)[:3].mean() / GPa == pytest.approx(20.0, abs=15)
@@ -324,6 +327,47 @@ def at_pressure_of_toy(atoms):
     return atoms
 
 
+# ---------------------------------------------------------------- supercells
+
+#: Of what runs have always started from, with 128, 288, 1152 and 2304 atoms asked for.
+REPEATS = {
+    "hcp": ([4, 2, 2], [5, 3, 3], [8, 4, 5], [10, 6, 6]),
+    "P21c-24-a": ([3, 2, 1], [4, 3, 1], [5, 5, 2], [8, 6, 2]),
+    "P21c-24-b": ([2, 3, 1], [3, 2, 2], [4, 4, 3], [6, 5, 4]),
+    "P21c-8": ([2, 4, 2], [3, 5, 3], [5, 8, 4], [6, 10, 6]),
+    "P63m-16": ([2, 2, 2], [3, 2, 3], [5, 4, 4], [6, 5, 5]),
+    "P6122-36": ([2, 2, 1], [3, 3, 1], [4, 4, 2], [6, 6, 2]),
+}
+
+
+def unit_cell(name):
+    return hcp(8) if name == "hcp" else phase(name)
+
+
+@pytest.mark.parametrize("name", REPEATS)
+def test_supercells_are_those_of_earlier_runs(name):
+    cell = unit_cell(name)
+    found = [supercell(cell, n).info["repeat"] for n in (128, 288, 1152, 2304)]
+    assert found == list(REPEATS[name])
+
+
+@pytest.mark.parametrize("name", [*REPEATS, "Pa3-8"])
+def test_no_number_of_atoms_makes_a_needle(name):
+    """13 cells can only be in a row: 16 are better."""
+    cell = unit_cell(name)
+    for n in range(72, 400, 7):
+        atoms = supercell(cell, n)
+        thick = thickness(atoms.cell)
+        assert thick.max() < 2.51 * thick.min(), (n, atoms.info["repeat"])
+        assert n <= len(atoms) <= max(2.0 * n, n + len(cell))
+
+
+def test_a_long_cell_alone_stays_alone():
+    """There is no better shape with up to twice the atoms."""
+    assert supercell(phase("P21c-24-a"), 24).info["repeat"] == [1, 1, 1]
+    assert len(supercell(phase("P6122-36"), 64)) == 72
+
+
 # ---------------------------------------------------------------- by configuration
 
 
@@ -331,7 +375,7 @@ def start(pressure=40.0, temperature=200.0, **section):
     goal = Target(temperature, pressure)
     stage = Stage(Method("npt"), 10, goal, goal)
     rng = np.random.default_rng(0)
-    return starting_structure(StructureSection(**section), None, stage, calculator(), rng)
+    return starting_structure(StructureSection(**section), None, [stage], calculator(), rng)
 
 
 def test_a_crystal_starts_at_its_minimum_with_twice_the_temperature():
@@ -351,8 +395,21 @@ def test_what_a_configuration_may_ask_for():
     rotating = start(phase="hcp", atoms=40, temperature=300.0)
     rotating.calc = calculator()
     assert -rotating.get_stress()[:3].mean() / GPa == pytest.approx(40.0, abs=0.01)
+    np.testing.assert_allclose(rotating.get_momenta().sum(axis=0), 0.0, atol=1e-10)
     with pytest.raises(ConfigError, match=r"structure\.repeat: hcp"):
         start(phase="hcp", repeat=(2, 2, 2))
+
+
+def test_a_melt_of_mixed_masses_is_at_rest(monkeypatch):
+    def melted(*_):
+        atoms = hcp(16)
+        draw_momenta(atoms, 300.0, np.random.default_rng(1))
+        return atoms
+
+    monkeypatch.setattr(module, "liquid", melted)
+    atoms = start(phase="liquid", isotope="HD")
+    assert len(set(atoms.get_masses())) == 2
+    np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0.0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["Pa3-8", "Pca21-8", "C2c-12"])

@@ -223,6 +223,24 @@ def test_random_numbers_go_on_where_they_were():
     np.testing.assert_array_equal(other.rng.normal(size=5), run.rng.normal(size=5))
 
 
+@pytest.mark.parametrize("after", ["nve", "nvt-nose-hoover", "nvt-bussi"])
+def test_what_follows_langevin_dynamics_finds_the_centre_of_mass_at_rest(after):
+    """Also if it was continued in between, which is the same."""
+    goal, ends = Target(300.0), []
+    stages = [Stage(METHODS["nvt-langevin"], 20, goal, goal)]
+    stages.append(Stage(METHODS[after], 20, goal, goal))
+    for stop in (20, 25):
+        run = dynamics(stages)
+        run.advance(20)
+        assert abs(run.atoms.get_momenta().sum(axis=0)).max() > 0.1
+        run.advance(stop)
+        run = Dynamics.restored(run.state(), stages, TIMES, calculator())
+        run.advance(40)
+        np.testing.assert_allclose(run.atoms.get_momenta().sum(axis=0), 0.0, atol=1e-9)
+        ends.append(run.atoms.positions)
+    np.testing.assert_allclose(*ends, atol=1e-9)
+
+
 def test_bussi_has_no_barostat():
     with pytest.raises(ValueError, match="barostat"):
         assert Method("npt", "bussi").integrator

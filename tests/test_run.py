@@ -1,5 +1,6 @@
 """Runs in folders: killed and continued, full disks, bad input, what they leave."""
 
+import errno
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import units
+from ase.constraints import FixAtoms
 from ase.io import Trajectory, read, write
 from click.testing import CliRunner
 from killed_runs import in_a_child
@@ -28,9 +30,10 @@ from ase_hmlp.errors import (
     RunError,
     TwoPartnersError,
 )
-from ase_hmlp.files import lock
+from ase_hmlp.files import lock, write_whole
 from ase_hmlp.model_io import save_model
 from ase_hmlp.molecules import BROKEN_BOND
+from ase_hmlp.simulate import run as run_module
 from ase_hmlp.simulate import run_folder
 from ase_hmlp.simulate.observables import read_log, shortest_contact
 from ase_hmlp.simulate.run import Run, read_events
@@ -232,8 +235,28 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(model_file, whole, tmp_pat
             steps.append(int(checkpoint["state.step"]))
     assert 0 < steps[0] < steps[1] < steps[2] < STEPS
     assert not (folder / run_folder.SUMMARY).exists()
+
+    def no_space(path, words):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+        with pytest.raises(RunError, match=words):
+            start(model_file, path).run()
+
+    words = f"stopped at step {steps[2]}. Its checkpoint of step {steps[2]} is whole"
+    assert in_a_child(lambda: no_space(folder, words)) == 0
+    assert in_a_child(lambda: no_space(tmp_path / "new", "the run has no checkpoint yet")) == 0
     start(model_file, folder).run()
     same(folder, whole[0])
+
+
+def test_a_disk_without_space_is_said_with_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as failure:
+        write_whole(tmp_path / "table.csv", "1,2")
+    assert failure.value.filename == str(tmp_path / "table.csv")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_cut_behind_its_back_are_noticed(model_file, tmp_path):
@@ -352,6 +375,38 @@ def test_warnings_of_the_calculator_are_events(model_file, tmp_path):
     assert any(e["step"] % 3 for e in bonds)
     assert all("training data" in e["message"] for e in bonds)
     assert summary["samples"]["bond_length"] > 0
+
+
+def test_a_cell_that_loses_its_shape_is_an_event(model_file, tmp_path, monkeypatch):
+    """Once, whether the run was interrupted or not."""
+    monkeypatch.setattr(run_module, "HALF", 0.95)
+    stage = {"ensemble": "npt", "steps": 60, "temperature": 300, "pressure": 200}
+    more = {"stage": [stage], "dynamics": {"barostat_time": 100.0}}
+    once = start(model_file, tmp_path / "once", **more)
+    summary = once.run()
+    (event,) = [e for e in read_events(once.folder / run_folder.EVENTS) if e["kind"] == "cell"]
+    assert "Opposite faces of the cell are" in event["message"]
+    assert summary["events"]["cell"]["first_step"] == event["step"] > 5
+    log = read_log(once.folder / run_folder.LOG)
+    thinnest = np.min(
+        [
+            log[f"{name}_A"] * np.sin(np.radians(log[f"{angle}_deg"]))
+            for name, angle in zip("abc", ("gamma", "alpha", "beta"), strict=True)
+        ],
+        axis=0,
+    )
+    assert event["step"] == log["step"][thinnest < 0.95 * thinnest[0]][0]
+    for step in (event["step"] - 3, event["step"] + 3, 57):
+        run = start(model_file, tmp_path / "often", **more)
+        run.attach(lambda dynamics, step=step: dynamics.step == step and stop())
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+    start(model_file, tmp_path / "often", **more).run()
+    same(tmp_path / "often", once.folder)
+
+
+def stop():
+    raise KeyboardInterrupt
 
 
 def test_a_run_that_fails_says_where_and_keeps_the_structure(model_file, tmp_path):
@@ -515,12 +570,13 @@ temperature = 100
         ('phase = "P21c-8"', "", "either phase or file"),
         ("steps = 2", "", "either steps or time"),
         ("steps = 2", "steps = 2\ntime = 1.0", "either steps or time"),
-        ("steps = 2", "steps = 0", "'stage.0.steps'"),
+        ("steps = 2", "steps = 0", "'stage 1.steps'"),
         ("temperature = 100", "", "nvt needs a temperature"),
-        ("temperature = 100", "temperature = -1", "stage.0.temperature"),
+        ("temperature = 100", "temperature = [100, 0]", "'stage 1.temperature 2': Input should be"),
+        ("temperature = 100", "temperature = -1", "'stage 1.temperature'"),
         ("temperature = 100", "temperature = 100\npressure = 3", "nvt has no pressure"),
         ('"nvt"', '"npt"', "npt needs a pressure"),
-        ('"nvt"', '"nph"', "'stage.0.ensemble'"),
+        ('"nvt"', '"nph"', "'stage 1.ensemble'"),
         (
             'ensemble = "nvt"',
             'ensemble = "npt"\npressure = 9\nthermostat = "bussi"',
@@ -534,11 +590,14 @@ temperature = 100
         ),
         ('model = "{model}"', 'model = "h3"', "no model"),
         ("atoms = 8", "atoms = 8\nrelax = 'full'", "structure.pressure: it is needed"),
+        ('phase = "P21c-8"', 'file = "bad.toml"', "bad.toml has no format that ASE reads"),
+        ('phase = "P21c-8"', 'file = "bad.xyz"', "bad.xyz cannot be read as a structure: "),
     ],
 )
 def test_bad_configurations_are_one_sentence(model_file, tmp_path, old, new, words):
     assert old in GOOD
     config = tmp_path / "bad.toml"
+    (tmp_path / "bad.xyz").write_text("no number of atoms\n")
     config.write_text(GOOD.replace(old, new).format(model=model_file))
     result = CliRunner().invoke(main, ["run", str(config)])
     assert result.exit_code == 2, result.output
@@ -550,14 +609,63 @@ def test_nve_needs_momenta(model_file, tmp_path):
     nve = settings(model_file, stage=STAGES[-1:])
     with pytest.raises(ConfigError, match="atoms with momenta"):
         Run(nve, tmp_path / "run", atoms=crystal()).run()
-    structure = {"phase": "P21c-8", "atoms": 8, "relax": "none"}
-    with pytest.raises(ConfigError, match=r"structure\.temperature"):
-        Run(settings(model_file, stage=STAGES[-1:], structure=structure), tmp_path / "b").run()
-    structure["temperature"] = 200.0
+    for structure in ({"phase": "P21c-8"}, {"file": "cold.xyz"}):
+        write(tmp_path / "cold.xyz", crystal())
+        structure |= {"pressure": 30.0, "relax": "full"}
+        config = settings(model_file, stage=STAGES[-1:], structure=structure)
+        made = []
+        with pytest.raises(ConfigError, match=r"structure\.temperature"):
+            Run(config, tmp_path / "b", base=tmp_path).run(preparing=made.append)
+        assert not made  # nothing was relaxed in vain
+    structure = {"phase": "P21c-8", "atoms": 8, "relax": "none", "temperature": 200.0}
     summary = Run(
         settings(model_file, stage=STAGES[-1:], structure=structure), tmp_path / "c"
     ).run()
     assert summary["status"] == "finished"
+
+
+def test_constraints_are_refused(model_file, tmp_path):
+    atoms = crystal()
+    atoms.set_constraint(FixAtoms([0, 1]))
+    with pytest.raises(ConfigError, match=r"The structure has constraints \(FixAtoms\)"):
+        Run(settings(model_file), tmp_path / "run", atoms=atoms)
+    write(tmp_path / "held.traj", atoms)
+    config = settings(model_file, structure={"file": "held.traj"})
+    with pytest.raises(ConfigError, match=r"held\.traj has constraints \(FixAtoms\)"):
+        Run(config, tmp_path / "run", base=tmp_path).run()
+
+
+def test_npt_needs_a_structure_periodic_in_all_directions(model_file, tmp_path):
+    layer = crystal()
+    layer.pbc = (True, True, False)
+    with pytest.raises(ConfigError, match="The structure is not periodic in all three"):
+        Run(settings(model_file), tmp_path / "run", atoms=layer)
+    write(tmp_path / "layer.extxyz", layer)
+    stage = [STAGES[3], STAGES[1]]
+    structure = {"file": "layer.extxyz", "relax": "full", "pressure": 30.0}
+    config = settings(model_file, stage=stage, structure=structure)
+    made = []
+    with pytest.raises(ConfigError, match=r"layer\.extxyz is not periodic in all three"):
+        Run(config, tmp_path / "run", base=tmp_path).run(preparing=made.append)
+    assert not made
+    config = settings(model_file, stage=stage[:1], structure={"file": "layer.extxyz"})
+    assert Run(config, tmp_path / "run", base=tmp_path).run()["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "structure, cell",
+    [("hcp", "full"), ("P21c-8", "full"), ("liquid", "iso"), ("slab", "iso"), (None, "full")],
+)
+def test_what_moves_in_npt_suits_the_structure(structure, cell):
+    """As it is recorded, too: a crystal's run of an earlier version is the same run."""
+    structure = {"file": "a.traj"} if structure is None else {"phase": structure}
+    npt, nvt = dict(STAGES[0]), STAGES[3]
+    config = RunConfig(structure=structure, stage=[npt, nvt])
+    assert [s.method.cell for s in config.stages] == [cell, "full"]
+    assert [s["cell"] for s in config.record["stage"]] == [cell, "full"]
+    for given in ("full", "iso"):
+        config = RunConfig(structure=structure, stage=[npt | {"cell": given}])
+        assert config.stages[0].method.cell == config.record["stage"][0]["cell"] == given
 
 
 def test_a_run_needs_exactly_one_structure(model_file, tmp_path):

@@ -263,6 +263,14 @@ def test_stages_move_what_they_should(whole):
         assert (~np.isnan(rows) if known else np.isnan(rows)).all(), number
 
 
+def test_what_langevin_dynamics_gave_the_centre_of_mass_is_taken_away(whole):
+    frames = read(whole[0] / run_folder.TRAJECTORY, ":")
+    total = [abs(frame.get_momenta().sum(axis=0)).max() for frame in frames]
+    last = STAGES[-1]["steps"] // WRITE["frame_interval"]
+    assert total[-last - 1] > 0.1
+    assert max(total[-last:]) < 1e-6
+
+
 def test_analyses_read_it(whole):
     folder, _ = whole
     trajectory = str(folder / run_folder.TRAJECTORY)

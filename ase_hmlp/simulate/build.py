@@ -20,8 +20,9 @@ from ase_hmlp.molecules import bond_shifts, find_molecules, molecules_of
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.relax import relax
 
-#: A supercell may have this many times the atoms asked for, where that makes it more compact.
-GENEROSITY = 1.25
+#: A supercell may have this many times the atoms asked for, where that makes it more compact, and
+#: this many if all others are needles: cells that are more than so many times longer than thin.
+GENEROSITY, MOST_GENEROSITY, NEEDLE = 1.25, 2.0, 2.5
 
 #: Masses of the atoms of each kind of molecule, u. Deuterium: CODATA's 2.013553 and an electron.
 ISOTOPES = {
@@ -75,7 +76,9 @@ def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
     """Repeat a cell along its own vectors into one as compact as possible.
 
     Among the repeats that have `min_atoms` atoms, and not more than `GENEROSITY` times as many
-    where that can be, the one whose closest pair of faces is farthest apart for its volume.
+    where that can be, the one whose closest pair of faces is farthest apart for its volume and no
+    more than `NEEDLE` times closer than the others. If there is none, the smallest of such a shape
+    that has up to `MOST_GENEROSITY` times as many atoms; else what is least of a needle.
 
     Parameters
     ----------
@@ -91,7 +94,8 @@ def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
     if min_atoms < 1:
         raise ValueError(f"min_atoms must be positive, not {min_atoms}")
     least = ceil(min_atoms / len(atoms))
-    most = max(int(GENEROSITY * min_atoms / len(atoms)), least)
+    few = max(int(GENEROSITY * min_atoms / len(atoms)), least)
+    most = max(int(MOST_GENEROSITY * min_atoms / len(atoms)), least)
     repeats = np.array(
         [
             (i, j, k)
@@ -101,9 +105,19 @@ def supercell(atoms: Atoms, min_atoms: int) -> Atoms:
         ]
     )
     cells = repeats.prod(axis=1)
-    # Of equally compact ones the smallest.
-    compactness = (repeats * thickness(atoms.cell)).min(axis=1) / np.cbrt(cells)
-    best = repeats[np.lexsort((cells, -compactness.round(9)))[0]].tolist()
+    thick = repeats * thickness(atoms.cell)
+    # Rounded, so that equal ones are. In each order below the last key decides first.
+    slenderness = (thick.max(axis=1) / thick.min(axis=1)).round(9)
+    compactness = (thick.min(axis=1) / np.cbrt(cells)).round(9)
+    small, shapely = cells <= few, slenderness <= NEEDLE
+    order: tuple[np.ndarray, ...]
+    if (small & shapely).any():
+        among, order = small & shapely, (cells, -compactness)
+    elif shapely.any():
+        among, order = shapely, (-compactness, cells)
+    else:
+        among, order = small, (cells, -compactness, slenderness)
+    best = repeats[among][np.lexsort([key[among] for key in order])[0]].tolist()
     result = atoms.repeat(best)
     result.info["repeat"] = best
     return result

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 from ase import Atoms, units
+from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import Stationary
 
@@ -164,6 +165,9 @@ class Dynamics:
         if self._integrator is None or not _same(self._made_for, wanted):
             self._retire()
             carried = self._carried if self._carried_by == method else None
+            if drifts(self._carried_by) and not drifts(method):
+                # What follows would keep what Langevin dynamics gave the centre of mass.
+                Stationary(self.atoms, preserve_temperature=False)
             self._integrator = make(self.atoms, method, self.times, target, self.rng, carried)
             self._made_for = wanted
             self._begun = 0
@@ -249,6 +253,11 @@ class Dynamics:
                 if name.startswith("carried.")
             }
         return dynamics
+
+
+def drifts(method: Method | None) -> bool:
+    """Whether a method gives the centre of mass a momentum: Langevin dynamics does."""
+    return method is not None and method.integrator is LangevinBAOAB
 
 
 def _same(one, other) -> bool:

@@ -38,7 +38,7 @@ from ase_hmlp.lammps.export import ANGSTROM_PER_PS, write_data, write_model
 from ase_hmlp.lammps.program import INPUT, LOG, LammpsProcess, remove_leftovers
 from ase_hmlp.model_io import Model
 from ase_hmlp.molecules import bond_shifts
-from ase_hmlp.simulate.dynamics import Dynamics, Stage
+from ase_hmlp.simulate.dynamics import Dynamics, Stage, drifts
 from ase_hmlp.simulate.integrators import Times
 from ase_hmlp.simulate.lammps_script import (
     COLUMNS,
@@ -303,10 +303,16 @@ class LammpsDynamics(Dynamics):
             model=f"../{MODEL}",
             source=f"../{self._restart or DATA}",
             seed=workshop.seed,
+            drifted=self.step == first and self._drifted(stage),
         )
         self._process = workshop.start(self._segment)
         self._reference = float("nan")
         self._rows = self._read(self._process)
+
+    def _drifted(self, stage: Stage) -> bool:
+        """Whether the stage before this one, unlike it, gave the centre of mass a momentum."""
+        before = self.stages[self.stage_number - 1].method if self.step else None
+        return drifts(before) and not drifts(stage.method)
 
     def _write_data(self) -> None:
         atoms = self.atoms

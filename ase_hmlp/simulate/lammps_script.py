@@ -78,6 +78,8 @@ class Segment:
         Restart file, or data file at step 0, to start from.
     seed : int
         Of the run.
+    drifted : bool
+        Whether the centre of mass has a momentum from the stage before, to be taken away.
     """
 
     stage: Stage
@@ -91,6 +93,7 @@ class Segment:
     model: str
     source: str
     seed: int
+    drifted: bool = False
 
     @property
     def conserves(self) -> bool:
@@ -152,6 +155,7 @@ def script(segment: Segment) -> str:
         f"neighbor {SKIN} bin",
         "neigh_modify every 1 delay 0 check yes",
         f"timestep {_picoseconds(segment.times.timestep)}",
+        *(["velocity all zero linear"] if segment.drifted else []),
         "compute virial all pressure NULL virial",
         "compute_modify thermo_temp extra/dof 0",
         # Before a thermostat adds forces of its own to those of the potential.

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
+from ase.md.velocitydistribution import Stationary
 
 from ase_hmlp.errors import NotConvergedError, StructureError
 from ase_hmlp.molecules import bond_shifts, find_molecules, partners
@@ -155,8 +156,9 @@ def liquid(
     Returns
     -------
     ase.Atoms
-        With momenta and the calculator; the array ``partner`` has the bonded partner of each atom,
-        which in a hot liquid need not be its nearest neighbour at the moment.
+        With momenta, the centre of mass at rest, and the calculator; the array ``partner`` has the
+        bonded partner of each atom, which in a hot liquid need not be its nearest neighbour at the
+        moment.
 
     Raises
     ------
@@ -179,6 +181,7 @@ def liquid(
         stages.append(Stage(method, melting.steps, between, end))
     cooled = Dynamics(atoms, stages, melting.times, rng)
     _run(cooled, cooled.steps, "cooling", order, melting, progress)
+    Stationary(atoms)  # Langevin dynamics leaves the centre of mass a momentum
     atoms.info["phase"] = "liquid"
     atoms.set_array("partner", partners(molecules))
     return atoms

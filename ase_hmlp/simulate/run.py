@@ -33,13 +33,18 @@ from ase_hmlp.molecules import molecules_of
 from ase_hmlp.sections import read_toml
 from ase_hmlp.simulate import lammps_script
 from ase_hmlp.simulate import run_folder as names
+from ase_hmlp.simulate.build import thickness
 from ase_hmlp.simulate.dynamics import Dynamics, stops
 from ase_hmlp.simulate.lammps_dynamics import LammpsDynamics, LammpsWorkshop
 from ase_hmlp.simulate.observables import Observables, bonds, log_line, read_log
 from ase_hmlp.simulate.run_config import LammpsSection, RunConfig
 from ase_hmlp.simulate.run_folder import GrowingText, GrowingTrajectory, RunFolder, header
-from ase_hmlp.simulate.start import check, starting_structure
+from ase_hmlp.simulate.start import check, check_atoms, starting_structure
 from ase_hmlp.simulate.summary import summarise
+
+#: A cell is too thin when the distance of its closest faces is this part of what it was, or below
+#: the cutoff of the model, unless it was less than about that to begin with.
+HALF, ALMOST = 0.5, 0.8
 
 #: Called as ``progress(step, steps, row)`` after every row of the log.
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -71,9 +76,11 @@ class Run:
 
     Notes
     -----
-    The momentum of the centre of mass is zero at the start. Nosé-Hoover chains keep it so, and hold
-    the mean kinetic energy at 3 n kT / 2 of all degrees of freedom: temperatures of the rest are
-    n / (n - 1) times higher.
+    The momentum of the centre of mass is zero at the start, but for momenta that were given (with
+    `atoms` or in a file), which are kept. Langevin thermostats give it one, that is taken away when
+    a stage of another kind follows. Nosé-Hoover chains keep it as it is, and hold the mean kinetic
+    energy at 3 n kT / 2 of all degrees of freedom: with the centre of mass at rest, temperatures of
+    the rest are n / (n - 1) times higher.
     """
 
     def __init__(
@@ -98,7 +105,9 @@ class Run:
         self._model = load_model(model)
         self._sha256 = model_hash(model)
         if config.structure is not None:
-            check(config.structure, self.base)
+            check(config.structure, self.base, config.stages)
+        if atoms is not None:
+            check_atoms(atoms, config.stages, "The structure")
         if config.engine == "lammps":
             for number, stage in enumerate(config.stages, 1):
                 lammps_script.check(stage.method, number)
@@ -207,7 +216,7 @@ class _Session:
         self.folder = folder
         self.seconds = 0.0
         self.above = False
-        self.checkpointed = 0
+        self.checkpointed: int | None = None
         self._closing = ExitStack()
         self._workshop = self._lammps() if self.config.engine == "lammps" else None
 
@@ -271,7 +280,8 @@ class _Session:
             self._closing.callback(self.log.close)
             self.events = GrowingText(self._path(names.EVENTS), events)
             self._closing.callback(self.events.close)
-            described = header(self.config.dynamics.timestep, output.frame_interval)
+            timestep = self.config.dynamics.timestep
+            described = header(timestep, output.frame_interval, self.molecules)
             self.trajectory = GrowingTrajectory(
                 self._path(names.TRAJECTORY), output.properties, described, trajectory
             )
@@ -303,6 +313,7 @@ class _Session:
         dynamics = self._dynamics(state)
         self._open(None)
         self.observables = Observables(self.molecules, self.axes)
+        self.thinnest = self._thinnest(dynamics.atoms)
         self._columns_written = False
         with self._watching(dynamics):
             dynamics.atoms.get_forces()
@@ -314,10 +325,9 @@ class _Session:
         first = stages[0]
         if section is not None:
             calculator = HMLP(run._model, threads=self.config.threads)
-            return starting_structure(section, run.base, first, calculator, build, preparing)
+            return starting_structure(section, run.base, stages, calculator, build, preparing)
         assert run._given is not None
         atoms = run._given.copy()
-        atoms.set_constraint()
         if not atoms.has("momenta"):
             from ase_hmlp.simulate.dynamics import draw_momenta
 
@@ -338,7 +348,9 @@ class _Session:
             if name.startswith("state.")
         }
         dynamics = self._dynamics(state)
-        self.checkpointed = dynamics.step
+        # Checkpoints of earlier versions do not have it.
+        thinnest = checkpoint.get("thinnest", self._thinnest(dynamics.atoms))
+        self.thinnest = float(thinnest)
         return dynamics
 
     def _checkpoint(self, dynamics: Dynamics) -> Dynamics:
@@ -355,6 +367,7 @@ class _Session:
                 "molecules": self.molecules,
                 "axes": self.axes,
                 "above": np.array(self.above),
+                "thinnest": np.array(self.thinnest),
                 "seconds": np.array(self._elapsed()),
                 "log_size": np.array(self.log.mark()),
                 "events_size": np.array(self.events.mark()),
@@ -379,11 +392,12 @@ class _Session:
         self.step = 0
         try:
             checkpoint = self.folder.checkpoint
-            step = 0 if checkpoint is None else int(checkpoint["state.step"])
+            if checkpoint is not None:
+                self.step = self.checkpointed = int(checkpoint["state.step"])
             self.folder.begin_session(
                 {
                     "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                    "from_step": step,
+                    "from_step": self.step,
                     "versions": versions(),
                 }
             )
@@ -402,11 +416,14 @@ class _Session:
         except OSError as error:
             if isinstance(error, HMLPError):
                 raise
-            what = error.strerror or str(error)
+            what = f"{self.folder.path} cannot be written ({error.strerror or error})"
+            if self.checkpointed is None:
+                raise RunError(
+                    f"{what}: the run has no checkpoint yet, and the same command begins it again."
+                ) from error
             raise RunError(
-                f"{self.folder.path} cannot be written ({what}): the run stopped at step "
-                f"{self.step}. Its checkpoint of step {self.checkpointed} is whole, and the same "
-                "command goes on from there."
+                f"{what}: the run stopped at step {self.step}. Its checkpoint of step "
+                f"{self.checkpointed} is whole, and the same command goes on from there."
             ) from error
 
     def _advance(self, dynamics: Dynamics, progress) -> None:
@@ -439,6 +456,7 @@ class _Session:
                 self._columns_written = True
             self.log.append(log_line(row.values()))
             self._look_at_deviation(step, row)
+            self._look_at_cell(step, dynamics.atoms)
         if step % output.frame_interval == 0:
             time_fs = step * self.config.dynamics.timestep
             self.trajectory.append(dynamics.atoms, {"step": step, "time_fs": time_fs})
@@ -458,6 +476,27 @@ class _Session:
                 f"The mean predicted deviation is {value:.3g} meV/atom, above {limit:.3g}.",
             )
         self.above = bool(value > limit)
+
+    def _thinnest(self, atoms: Atoms) -> float:
+        """Thickness (Å) of the cell below which is a warning, 0 if there is none."""
+        if not atoms.pbc.all():
+            return 0.0
+        now, reach = thickness(atoms.cell).min(), self.run_._model.potential.cutoff
+        return float(max(HALF * now, min(reach, ALMOST * now)))
+
+    def _look_at_cell(self, step: int, atoms: Atoms) -> None:
+        """Note once that the cell has lost its shape, or is too thin for the interactions."""
+        if not self.thinnest:
+            return
+        now = thickness(atoms.cell).min()
+        if now < self.thinnest:
+            self._event(
+                step,
+                "cell",
+                f"Opposite faces of the cell are {now:.2f} Å apart, less than {self.thinnest:.2f}: "
+                'it has collapsed or is too small. What may flow needs cell = "iso".',
+            )
+            self.thinnest = 0.0
 
     @property
     def threshold(self) -> float | None:

@@ -51,8 +51,9 @@ class StructureSection(Section):
     orthogonal : whether a crystal's cell is made so
     pressure : GPa, that it is brought to with the model; that of the first stage if not given
     relax : "full" (positions and cell to a minimum), "volume" (centres scaled) or "none". If not
-        given: "full" for crystals, "volume" for hcp, "none" for files; liquids and slabs are made
-        at the pressure
+        given: "full" for crystals, "volume" for hcp, "none" for files. A liquid is made at the
+        pressure; of a slab the solid is brought to it and half of it then melted at the same
+        volume, so that the whole is above it until an NPT stage lets it expand
     isotope : "H2", "HD" or "D2"; masses of a file are kept if not given
     temperature : K, that initial momenta are drawn at. If not given: the start temperature of the
         first stage, twice that for a crystal at its minimum; momenta of a file are kept
@@ -111,7 +112,8 @@ class StageSection(Section):
     time : ps
     temperature : K, or [from, to], a linear ramp
     pressure : GPa, or [from, to]
-    cell : "full" or "iso", what moves in NPT
+    cell : "full" or "iso", what moves in NPT. If not given: "iso" where the structure is a liquid
+        or a slab, which would let a full cell lose its shape, "full" for crystals and files
     thermostat : instead of the one of [dynamics]
     """
 
@@ -120,7 +122,7 @@ class StageSection(Section):
     time: PositiveFloat | None = None
     temperature: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
     pressure: float | tuple[float, float] | None = None
-    cell: Cell = "full"
+    cell: Cell | None = None
     thermostat: Thermostat | None = None
 
     @model_validator(mode="after")
@@ -140,9 +142,15 @@ class StageSection(Section):
             raise ValueError("bussi is a thermostat for nvt")
         return self
 
-    def stage(self, dynamics: DynamicsSection) -> Stage:
+    def moving_cell(self, structure: StructureSection | None) -> Cell:
+        """What moves in NPT: what is given, or what suits the structure."""
+        flows = structure is not None and structure.phase in ("liquid", "slab")
+        return self.cell or ("iso" if flows and self.ensemble == "npt" else "full")
+
+    def stage(self, dynamics: DynamicsSection, structure: StructureSection | None = None) -> Stage:
         """The stage as `Dynamics` wants it."""
-        method = Method(self.ensemble, self.thermostat or dynamics.thermostat, self.cell)
+        thermostat = self.thermostat or dynamics.thermostat
+        method = Method(self.ensemble, thermostat, self.moving_cell(structure))
         steps = self.steps or max(1, round(1000.0 * (self.time or 0.0) / dynamics.timestep))
         (t0, t1), (p0, p1) = _ends(self.temperature), _ends(self.pressure)
         return Stage(method, steps, Target(t0, p0), Target(t1, p1))
@@ -240,9 +248,12 @@ class RunConfig(Section):
     @property
     def stages(self) -> list[Stage]:
         """The stages as `Dynamics` wants them."""
-        return [section.stage(self.dynamics) for section in self.stage]
+        return [section.stage(self.dynamics, self.structure) for section in self.stage]
 
     @property
     def record(self) -> dict[str, Any]:
         """What decides the results, as plain values: two runs with the same are the same."""
-        return self.model_dump(mode="json", exclude={"output", "threads", "lammps"})
+        record = self.model_dump(mode="json", exclude={"output", "threads", "lammps"})
+        for plain, section in zip(record["stage"], self.stage, strict=True):
+            plain["cell"] = section.moving_cell(self.structure)
+        return record

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 from ase import Atoms
 from ase.io import read
+from ase.io.formats import UnknownFileTypeError
+from ase.md.velocitydistribution import Stationary
 
 from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import ConfigError
@@ -24,8 +26,16 @@ MADE = ("hcp", "liquid", "slab")
 Progress = Callable[[str], None]
 
 
-def check(section: StructureSection, base: Path) -> None:
+def check(section: StructureSection, base: Path, stages: Sequence[Stage]) -> None:
     """Refuse what cannot be built, before anything is.
+
+    Parameters
+    ----------
+    section : StructureSection
+    base : Path
+        That files are relative to.
+    stages : sequence of Stage
+        Of the run.
 
     Raises
     ------
@@ -41,12 +51,47 @@ def check(section: StructureSection, base: Path) -> None:
         raise ConfigError(f"structure.file: there is no {base / section.file}.")
     if section.repeat is not None and section.phase in MADE:
         raise ConfigError(f"structure.repeat: {section.phase} takes atoms instead.")
+    if section.file is None:
+        _temperature(section, stages[0])
+
+
+def check_atoms(atoms: Atoms, stages: Sequence[Stage], what: str) -> None:
+    """Refuse a structure that was given and cannot go through the stages.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    stages : sequence of Stage
+    what : str
+        What to call it in messages.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
+        raise ConfigError(f"{what} has constraints ({kinds}), which no run keeps: take them off.")
+    if not atoms.pbc.all() and any(stage.method.ensemble == "npt" for stage in stages):
+        raise ConfigError(
+            f"{what} is not periodic in all three directions, as npt needs it: take nvt or nve."
+        )
+
+
+def _temperature(section: StructureSection, first: Stage) -> float:
+    """What momenta are drawn at, K."""
+    temperature = section.temperature or first.start.temperature
+    if np.isnan(temperature):
+        raise ConfigError(
+            "structure.temperature: an nve stage needs it, or momenta in the structure's file."
+        )
+    return temperature
 
 
 def starting_structure(
     section: StructureSection,
     base: Path,
-    first: Stage,
+    stages: Sequence[Stage],
     calculator: HMLP,
     rng: np.random.Generator,
     progress: Progress | None = None,
@@ -58,8 +103,8 @@ def starting_structure(
     section : StructureSection
     base : Path
         That files are relative to.
-    first : Stage
-        Of the run: its start decides what `section` leaves open.
+    stages : sequence of Stage
+        Of the run: the start of the first decides what `section` leaves open.
     calculator : HMLP
     rng : numpy.random.Generator
     progress : callable, optional
@@ -77,8 +122,8 @@ def starting_structure(
     ase_hmlp.errors.HMLPError
         If the structure will not do.
     """
-    check(section, base)
-    builder = _Builder(section, base, first, calculator, rng, progress or (lambda _: None))
+    check(section, base, stages)
+    builder = _Builder(section, base, stages, calculator, rng, progress or (lambda _: None))
     atoms = builder.build()
     if section.temperature is not None:
         draw_momenta(atoms, section.temperature, rng)
@@ -90,10 +135,10 @@ def starting_structure(
 
 
 class _Builder:
-    def __init__(self, section, base, first: Stage, calculator, rng, progress):
+    def __init__(self, section, base, stages: Sequence[Stage], calculator, rng, progress):
         self.section = section
         self.base = base
-        self.first = first
+        self.stages = stages
         self.calculator = calculator
         self.rng = rng
         self.progress = progress
@@ -101,18 +146,13 @@ class _Builder:
 
     @property
     def temperature(self) -> float:
-        temperature = self.section.temperature or self.first.start.temperature
-        if np.isnan(temperature):
-            raise ConfigError(
-                "structure.temperature: an nve stage needs it, or momenta in the structure's file."
-            )
-        return temperature
+        return _temperature(self.section, self.stages[0])
 
     @property
     def pressure(self) -> float:
         pressure = self.section.pressure
         if pressure is None:
-            pressure = self.first.start.pressure
+            pressure = self.stages[0].start.pressure
         if np.isnan(pressure):
             raise ConfigError("structure.pressure: it is needed where the first stage has none.")
         return pressure
@@ -138,17 +178,26 @@ class _Builder:
             atoms = self._solid(section.phase, section.atoms)
         if section.isotope is not None:
             atoms = isotopes(atoms, section.isotope, self.rng)
+            if section.file is None and atoms.has("momenta"):  # masses weigh them anew
+                Stationary(atoms)
         return atoms
 
     def _read(self) -> Atoms:
         section, path = self.section, self.base / self.section.file
         try:
             atoms = cast(Atoms, read(path, index=section.index))
+        except UnknownFileTypeError as error:
+            raise ConfigError(f"structure.file: {path} has no format that ASE reads.") from error
         except Exception as error:  # readers raise whatever they meet
-            raise ConfigError(f"structure.file: {path} cannot be read: {error}.") from error
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise ConfigError(
+                f"structure.file: {path} cannot be read as a structure: {reason}."
+            ) from error
         atoms.calc = None
         atoms.arrays.pop("partner", None)  # supercells would not keep it right
-        atoms.set_constraint()
+        check_atoms(atoms, self.stages, f"structure.file: {path}")
+        if not atoms.has("momenta"):
+            _temperature(section, self.stages[0])
         if section.relax not in (None, "none"):
             atoms = self._relaxed(atoms, section.relax)
         if section.orthogonal:
