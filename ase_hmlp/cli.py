@@ -17,8 +17,9 @@ from ase_hmlp.console import output_console
 from ase_hmlp.errors import HMLPError
 from ase_hmlp.reproduce.commands import Noted, given_command, reproduce
 
-#: Exit codes, after the shells' and click's own: a usage error or bad input, and Ctrl-C.
-BAD_INPUT, INTERRUPTED = 2, 130
+#: Exit codes, after the shells' and click's own: a part that did not end well, a usage error or bad
+#: input, and Ctrl-C.
+UNFINISHED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 _DEBUG = "ase_hmlp.debug"
 
@@ -258,9 +259,9 @@ def run(config, output, engine, ranks):
     from rich.console import Console
 
     from ase_hmlp.simulate.run import run_from_config
+    from ase_hmlp.simulate.run_progress import RunProgress
 
-    errors = Console(stderr=True)
-    with _RunProgress(errors) as progress, _terminable():
+    with RunProgress(Console(stderr=True)) as progress, _terminable():
         summary, folder = run_from_config(
             config, output, progress.on_row, progress.preparing, engine, ranks
         )
@@ -275,48 +276,6 @@ def _terminable():
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class _RunProgress:
-    """How the structure is made, then a bar with the time left."""
-
-    def __init__(self, console):
-        from rich import progress
-
-        self._progress = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=20),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[state]}"),
-            console=console,
-        )
-        self._making = self._steps = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._progress.live.is_started:
-            self._progress.stop()
-
-    def preparing(self, what):
-        self._progress.start()  # not before: a refusal is one line without a bar
-        if self._making is None:
-            self._making = self._progress.add_task("Structure", total=None, state="")
-        self._progress.update(self._making, state=what)
-
-    def on_row(self, step, steps, row):
-        self._progress.start()
-        if self._making is not None:
-            self._progress.remove_task(self._making)
-            self._making = None
-        if self._steps is None:
-            self._steps = self._progress.add_task("Steps", total=steps, completed=step, state="")
-        state = ""
-        if row:
-            state = f"{row['temperature_K']:.0f} K, {row['pressure_GPa']:.1f} GPa"
-        self._progress.update(self._steps, completed=step, state=state)
 
 
 def _print_run(console, summary, folder) -> None:
@@ -388,10 +347,12 @@ def _mean(row) -> str:
 def sweep(config, output, retry_failed):
     """Run a grid of pressures, temperatures and phases, as the TOML file CONFIG says.
 
-    Killed and started again, it runs what has not ended yet.
+    Killed and started again, it runs what has not ended yet. The exit code is 1 if a point failed
+    or could not begin.
     """
     from rich.console import Console
 
+    from ase_hmlp.errors import RunError
     from ase_hmlp.simulate.sweep import FIGURE, TABLE, sweep_from_config
     from ase_hmlp.simulate.sweep_progress import SweepProgress
 
@@ -411,6 +372,10 @@ def sweep(config, output, retry_failed):
         soft_wrap=True,
         markup=False,
     )
+    if result.problem:
+        raise RunError(result.problem)
+    if any(row.status != "finished" for row in result.rows):
+        raise click.exceptions.Exit(UNFINISHED)
 
 
 def _concise(mean, error) -> str:
@@ -427,16 +392,18 @@ def _sweep_table(rows):
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.caption = (
         "averages over the last stage without its first quarter, errors of the last digits; "
-        "trips: rows of the log with a bond, a contact, a deviation outside"
+        "trips: rows of the log with a bond, a contact, a deviation outside; warnings: of every "
+        "kind, between rows too"
     )
     table.caption_justify = "left"
     for name in ("phase", "GPa", "K", "status"):
         left = name in ("phase", "status")
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for name in ("ps", "Å³/atom", "g/cm³", "GPa", "K", "eV/atom", "contact\nÅ", "trips"):
+    means = ("Å³/atom", "g/cm³", "GPa", "K", "eV/atom")
+    for name in ("ps", *means, "contact\nÅ", "trips", "warn-\nings"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         means = [
@@ -459,6 +426,7 @@ def _sweep_table(rows):
             *means,
             "" if contact is None else f"{contact:.2f}",
             f"{row.bond_trips} {row.contact_trips} {row.deviation_trips}",
+            str(row.warnings),
         )
     return table
 
@@ -1037,7 +1005,7 @@ def info(model):
         ("trained on", ", ".join(files)),
         ("frames", ", ".join(families)),
         ("volume", _range(domain.volume, "Å³/atom")),
-        ("pressure", _range(domain.pressure, "GPa")),
+        ("pressure", training.get("pressure") or _range(domain.pressure, "GPa")),
         ("bond length", _range(domain.bond_length, "Å")),
         ("  refused outside", _range(domain.bond_limits, "Å")),
         ("shortest contact", f"{domain.contact:.3f} Å between molecules"),

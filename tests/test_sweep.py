@@ -1,16 +1,22 @@
 """Grids of runs: what is run, what is kept, what is refused."""
 
 import csv
+import errno
+import json
 
 import pytest
+from click.testing import CliRunner
 
+from ase_hmlp.cli import main
 from ase_hmlp.errors import ConfigError, OutputExistsError, RunError
+from ase_hmlp.files import write_whole
 from ase_hmlp.parallel import WorkersSection
-from ase_hmlp.simulate import run_folder
+from ase_hmlp.simulate import run_folder, sweep
 from ase_hmlp.simulate.sweep import (
     POINTS,
     TABLE,
     TOKEN,
+    GridSection,
     SweepConfig,
     grid_points,
     run_points,
@@ -77,6 +83,61 @@ def test_a_point_that_cannot_begin_is_a_row(tmp_path):
     assert "60000" in swept.rows[1].reason or "GPa" in swept.rows[1].reason
 
 
+def command(folder, pressures="[60.0]"):
+    """`hmlp sweep` of what `config` describes."""
+    path = folder / "sweep.toml"
+    path.write_text(
+        f"workers = {{ workers = 1 }}\n[grid]\nphase = ['hcp']\npressure = {pressures}\n"
+        "temperature = [150.0]\n[run]\nstructure = { atoms = 16 }\n"
+        "stage = [{ ensemble = 'npt', thermostat = 'langevin', steps = 20 }]\n"
+    )
+    return CliRunner(env={"COLUMNS": "140"}).invoke(main, ["sweep", str(path)])
+
+
+def test_the_command_says_in_its_exit_code_that_a_point_did_not_end_well(tmp_path):
+    result = command(tmp_path, "[60.0, 60000.0]")
+    assert result.exit_code == 1, result.output
+    assert "stopped" in result.stdout and "Written" in result.stdout
+    (tmp_path / "well").mkdir()
+    assert command(tmp_path / "well").exit_code == 0
+
+
+def test_warnings_are_in_the_printed_table(tmp_path):
+    result = command(tmp_path)
+    point = tmp_path / "sweep" / POINTS / "hcp-60GPa-150K"
+    path = point / run_folder.SUMMARY
+    summary = json.loads(path.read_text())
+    summary["events"]["uncertainty"] = {"count": 217, "first_step": 3, "message": "Much."}
+    path.write_text(json.dumps(summary))
+    again = command(tmp_path)
+    assert "217" in again.stdout and "217" not in result.stdout
+
+
+def test_a_full_disk_in_the_end_costs_no_table(tmp_path, monkeypatch):
+    def full(path, content):
+        if path.name == TABLE:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write_whole(path, content)
+
+    monkeypatch.setattr(sweep, "write_whole", full)
+    result = command(tmp_path)
+    assert result.exit_code == 2
+    assert "finished" in result.stdout
+    last = result.stderr.strip().splitlines()[-1]
+    assert f"{TABLE} cannot be written (No space left on device): all points have ended" in last
+    monkeypatch.undo()
+    assert command(tmp_path).exit_code == 0 and (tmp_path / "sweep" / TABLE).exists()
+
+
+def test_each_phase_moves_its_own_cell():
+    """A liquid's cell keeps its shape, where the stage does not say what moves."""
+    both = config().model_copy(
+        update={"grid": GridSection(phase=["hcp", "liquid"], pressure=[60], temperature=[900])}
+    )
+    cells = [point.config.stages[0].method.cell for point in grid_points(both)]
+    assert cells == ["full", "iso"]
+
+
 def test_the_last_to_come_goes_on(tmp_path):
     folder = tmp_path / "sweep"
 
@@ -99,5 +160,8 @@ def test_what_is_refused(tmp_path):
         run_sweep(config(), other)
     with pytest.raises(ConfigError, match="more than once"):
         grid_points(config((150.0, 150.0)))
+    with pytest.raises(ConfigError, match=r"^grid\.phase: there is no 'ice', but hcp, liquid"):
+        phase = GridSection(phase=["hcp", "ice"], pressure=[60], temperature=[150])
+        grid_points(config().model_copy(update={"grid": phase}))
     with pytest.raises(ConfigError, match=r"run\.output"):
         grid_points(config(output="there"))

@@ -27,8 +27,10 @@ from ase_hmlp.files import write_whole
 from ase_hmlp.parallel import WorkersSection, unordered
 from ase_hmlp.sections import Section, read_toml, sentence
 from ase_hmlp.simulate import run_folder as names
+from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.run import Run
 from ase_hmlp.simulate.run_config import RunConfig
+from ase_hmlp.simulate.start import MADE
 
 POINTS = "points"
 TABLE = "summary.csv"
@@ -65,7 +67,8 @@ class SweepConfig(Section):
     output : folder, relative to the configuration; named after it if not given
     grid : GridSection
     run : the configuration of a run (`RunConfig`) without phase, and with stages that leave out
-        the temperature and pressure that the point gives them; one thread if it does not say
+        the temperature and pressure that the point gives them; one thread if it does not say. A
+        stage that leaves out its cell has the one that suits the phase of the point
     workers : WorkersSection
     """
 
@@ -151,11 +154,14 @@ class Sweep:
         In the order of the grid.
     already : int
         Points that had ended before.
+    problem : str
+        Why the table or the picture is not written, such as a full disk.
     """
 
     folder: Path
     rows: list[Row]
     already: int
+    problem: str = ""
 
 
 class _Abandoned(Exception):
@@ -176,6 +182,10 @@ def grid_points(config: SweepConfig, where: str = "") -> list[Point]:
     ConfigError
     """
     grid = config.grid
+    known = (*MADE, *structures.NAMES)
+    for phase in grid.phase:
+        if phase not in known:
+            raise ConfigError(f"{where}grid.phase: there is no {phase!r}, but {', '.join(known)}.")
     points = [
         Point(phase, pressure, temperature, _fill(config.run, phase, pressure, temperature, where))
         for phase, pressure, temperature in product(grid.phase, grid.pressure, grid.temperature)
@@ -264,9 +274,16 @@ def run_sweep(
     rows, already = run_points(
         points, folder, base, config.workers, retry_failed, progress, f"{where}workers"
     )
-    write_whole(folder / TABLE, table(rows))
-    _draw(points, folder, rows)
-    return Sweep(folder, rows, already)
+    problem = ""
+    try:
+        write_whole(folder / TABLE, table(rows))
+        _draw(points, folder, rows)
+    except OSError as error:  # the points themselves are safe
+        problem = (
+            f"{error.filename or folder} cannot be written ({error.strerror or error}): all points "
+            "have ended, and the same command writes what is missing."
+        )
+    return Sweep(folder, rows, already, problem)
 
 
 def check_folder(folder: Path) -> None:
@@ -461,7 +478,9 @@ def _draw(points: list[Point], folder: Path, rows: list[Row]) -> None:
     if any((t.log["deviation_meV_per_atom"] > 0).any() for t in traces):
         limits = {row.deviation_threshold_meV_per_atom for row in rows} - {None}
         figure = deviations(traces, next(iter(limits), None))
-        figure.savefig(folder / FIGURE)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        write_whole(folder / FIGURE, drawn.getvalue())
 
 
 @contextmanager
