@@ -167,7 +167,7 @@ def test_refusals_leave_nothing_behind(files, tmp_path):
         (("bonds", trajectory, "--start", 30), "has no frame 30"),
         (("bonds", trajectory, "--start", 5, "--stop", 5), "are none"),
         (("eqq", trajectory, "--cutoff", 1.0), "beyond the cutoff"),
-        (("order", trajectory, "--reference", "Cmca"), "There is no trajectory Cmca"),
+        (("order", trajectory, "--reference", "Cmca"), "There is no reference 'Cmca'"),
         (("order", trajectory, "--reference", "P21c-24-a"), "is no multiple of"),
         (("fingerprints", trajectory, "--model", "nowhere"), "nowhere"),
         (("thermo", trajectory, "--stop", 1), "needs at least 2"),

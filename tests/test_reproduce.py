@@ -517,6 +517,13 @@ def test_packing():
     assert fig4.checks(found[:1]) == []
 
 
+def test_within_a_share_as_far_as_errors_tell():
+    assert fig4.within(quantity(2.0, 0.001), quantity(2.01, 0.001), 0.02) is True
+    assert fig4.within(quantity(2.0, 0.001), quantity(2.2, 0.001), 0.02) is False
+    assert fig4.within(quantity(1.85, 0.49), quantity(2.33, 0.18), 0.02) is None
+    assert fig4.within(quantity(np.nan), quantity(2.33, 0.18), 0.02) is None
+
+
 def test_scaled_liquid():
     x = np.linspace(0.0, 2.0, 201)
 

@@ -72,20 +72,25 @@ def test_a_file_and_a_list_can_be_streamed_twice_and_an_iterator_once(tmp_path):
         list(once)
 
 
-def write_dump(path, frames, spacing=10):
-    """A LAMMPS dump of orthogonal cells, wrapped, atoms in no order, units metal."""
+def write_dump(path, frames, spacing=10, element="H"):
+    """A LAMMPS dump of orthogonal cells, wrapped, atoms in no order, units metal.
+
+    Without `element` molecules of even number are of type 1, the others of type 2.
+    """
     with path.open("w") as stream:
         for k, atoms in enumerate(frames):
             n, box = len(atoms), "\n".join(f"0.0 {x}" for x in atoms.cell.lengths())
             stream.write(f"ITEM: TIMESTEP\n{spacing * k}\nITEM: NUMBER OF ATOMS\n{n}\n")
             stream.write(f"ITEM: BOX BOUNDS pp pp pp\n{box}\n")
-            stream.write("ITEM: ATOMS id type element x y z vx vy vz\n")
+            named = "element " if element else ""
+            stream.write(f"ITEM: ATOMS id type {named}x y z vx vy vz\n")
             velocities = 1000.0 * units.fs * atoms.get_velocities()  # Å/ps
             for i in np.random.default_rng(k).permutation(n):
                 x = " ".join(
                     f"{c:.10g}" for c in (*atoms.get_positions(wrap=True)[i], *velocities[i])
                 )
-                stream.write(f"{i + 1} 1 H {x}\n")
+                kind = f"1 {element}" if element else f"{1 + i // 2 % 2}"
+                stream.write(f"{i + 1} {kind} {x}\n")
 
 
 def test_lammps_dumps_are_streamed_in_order_unwrapped_with_velocities(tmp_path):
@@ -100,6 +105,20 @@ def test_lammps_dumps_are_streamed_in_order_unwrapped_with_velocities(tmp_path):
         moved = snapshot.unwrapped - found[0].unwrapped
         elapsed = 10.0 * (snapshot.index - 2)
         assert moved == pytest.approx(np.tile(elapsed * velocity, (8, 1)), abs=1e-7)
+
+
+def test_types_of_a_dump_without_elements_are_isotopes(tmp_path):
+    """ASE would take type 2 for helium."""
+    velocity = np.array([0.03, -0.02, 0.01])
+    write_dump(tmp_path / "run.dump", list(drifting(pa3(), velocity, 2, 10.0)), element="")
+    with pytest.raises(TrajectoryError, match=r"of type 2 .* give the masses of all types"):
+        Trajectory(tmp_path / "run.dump")
+    with pytest.raises(TrajectoryError, match="of type 2 "):
+        Trajectory(tmp_path / "run.dump", type_masses=[1.008])
+    for snapshot in Trajectory(tmp_path / "run.dump", type_masses=[1.008, 2.014]):
+        assert set(snapshot.atoms.symbols) == {"H"}
+        assert snapshot.masses.tolist() == [1.008, 1.008, 2.014, 2.014] * 2
+        assert snapshot.velocities == pytest.approx(np.tile(velocity, (8, 1)), abs=1e-8)
 
 
 def test_one_frame_is_in_memory_at_a_time():

@@ -50,6 +50,7 @@ def analysis(name: str):
             timestep,
             continuous,
             longest_bond,
+            type_mass,
             output,
             overwrite,
             as_json,
@@ -69,6 +70,7 @@ def analysis(name: str):
                 step=step,
                 continuous=continuous,
                 longest=longest_bond,
+                type_masses=type_mass,
                 molecular=all(a.molecular for a in analyses),
             )
             with _Progress() as progress:
@@ -89,6 +91,12 @@ def trajectory_options(command):
             "--continuous",
             is_flag=True,
             help="Positions never jump across the cell: ASE's integrators write them so.",
+        ),
+        click.option(
+            "--type-mass",
+            type=click.FloatRange(min=0.0, min_open=True),
+            multiple=True,
+            help="Mass of an atom type of a LAMMPS dump without elements, u; one for each type.",
         ),
         click.option(
             "--longest-bond",

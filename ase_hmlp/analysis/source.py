@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,8 @@ class Source:
     Parameters
     ----------
     source : path, ase.Atoms, or iterable of ase.Atoms
+    type_masses : sequence of float, u
+        Of a LAMMPS dump that does not name elements: masses of its atom types, all hydrogen.
 
     Attributes
     ----------
@@ -48,10 +50,11 @@ class Source:
         Of the file, where it is one; the trajectory in it, if the source is the folder of a run.
     """
 
-    def __init__(self, source):
+    def __init__(self, source, type_masses: Sequence[float] = ()):
         self.path: Path | None = None
         self._frames: Iterable[Atoms] = ()
         self._once: Iterator[Atoms] | None = None
+        self._type_masses = np.array(type_masses, dtype=float)
         if isinstance(source, (str, Path)):
             self.path = _of_run(Path(source))
             self.name = str(self.path)
@@ -135,6 +138,14 @@ class Source:
             for atoms in self._images(frames):
                 yield atoms
                 n += 1
+        except TrajectoryError:
+            raise
+        except KeyError as error:
+            deuterium = ": deuterium is H with another mass in ASE" if error.args == ("D",) else ""
+            raise TrajectoryError(
+                f"{self.name}: frame {frames.start + n * frames.step} cannot be read: {error} is "
+                f"unknown{deuterium}."
+            ) from error
         except Exception as error:  # readers raise whatever they meet
             raise TrajectoryError(
                 f"{self.name}: frame {frames.start + n * frames.step} cannot be read: {error}."
@@ -147,7 +158,35 @@ class Source:
             return
         # ASE's general reader would collect all frames of a dump first.
         with open(str(self.path)) as stream:
-            yield from iread_lammps_dump_text(stream, index=frames)
+            for atoms in iread_lammps_dump_text(stream, index=frames):
+                yield atoms if self._names_elements else self._typed(atoms)
+
+    def _typed(self, atoms: Atoms) -> Atoms:
+        """Hydrogen of the types' masses, in place of elements that are the numbers of types."""
+        types, masses = atoms.numbers.copy(), self._type_masses
+        if not len(masses) and (types == 1).all():
+            return atoms
+        if types.max() > len(masses):
+            raise TrajectoryError(
+                f"{self.name} has atoms of type {types.max()} and does not say what they are: give "
+                "the masses of all types (--type-mass), or write the elements into the dump."
+            )
+        # Momenta were made of the dump's velocities and the wrong elements' masses.
+        velocities = atoms.get_velocities() if atoms.has("momenta") else None
+        atoms.numbers[:] = 1
+        atoms.set_masses(masses[types - 1])
+        if velocities is not None:
+            atoms.set_velocities(velocities)
+        return atoms
+
+    @cached_property
+    def _names_elements(self) -> bool:
+        """Whether a LAMMPS dump says which elements its atoms are, or their masses."""
+        with open(str(self.path)) as stream:
+            for line in stream:
+                if line.startswith("ITEM: ATOMS"):
+                    return bool({"element", "mass"} & set(line.split()))
+        return True
 
     @cached_property
     def _format(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ase_hmlp.analysis.command_group import analysis
@@ -66,12 +68,18 @@ def order(reference, repeat):
     """
     from ase_hmlp.analysis.order_parameter import OrderParameter
     from ase_hmlp.analysis.trajectory import Trajectory
+    from ase_hmlp.errors import AnalysisError
     from ase_hmlp.simulate import structures
 
     if reference in structures.NAMES:
         unit = structures.load(reference)
-    else:
+    elif Path(reference).exists():
         unit = Trajectory(reference).first
+    else:
+        raise AnalysisError(
+            f"There is no reference {reference!r}: it is no file, and known are "
+            f"{', '.join(structures.NAMES)}."
+        )
     return OrderParameter(unit, repeat)
 
 

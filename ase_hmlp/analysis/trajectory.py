@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -195,6 +195,8 @@ class Trajectory:
     longest : float, optional
         Longest bond, Å: a longer one is broken. By default `ase_hmlp.molecules.LONGEST_BOND` where
         bonds are found from distances, and ``BROKEN_BOND`` where they are stated.
+    type_masses : sequence of float, u
+        Of a LAMMPS dump that does not name elements: masses of its atom types, all hydrogen.
     continuous : bool
         True if positions never jump across the cell, as ASE's integrators write them: they are then
         taken as they are.
@@ -218,6 +220,7 @@ class Trajectory:
         molecular: bool = True,
         longest: float | None = None,
         continuous: bool = False,
+        type_masses: Sequence[float] = (),
     ):
         if start < 0 or step < 1 or (stop is not None and stop <= start):
             raise TrajectoryError(
@@ -226,7 +229,7 @@ class Trajectory:
             )
         if timestep is not None and not 0.0 < timestep < np.inf:
             raise TimestepError(f"The time between frames must be positive, not {timestep} fs.")
-        self._source = Source(source)
+        self._source = Source(source, type_masses)
         self.start, self.stop, self.step = start, stop, step
         self.longest = LONGEST_BOND if longest is None else longest
         self.continuous = continuous

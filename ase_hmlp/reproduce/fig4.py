@@ -126,11 +126,18 @@ def checks(found: list[Packing]) -> list[Check]:
             text = f"{_text(a)} against {_text(b)} {a.unit}"
             result.append(Check(at + said, text, difference > 0.0 if clear else None))
         a, b = liquid.atoms, solid.atoms
-        off = abs(a.value / b.value - 1.0)
-        same = bool(off <= SAME) if math.isfinite(off) else None
+        same = within(a, b, SAME)
         said = "atoms of different molecules are as close"
         result.append(Check(at + said, f"{_text(a)} against {_text(b)} Å", same))
     return result
+
+
+def within(a: Quantity, b: Quantity, share: float) -> bool | None:
+    """Whether two values differ by no more than a share of the second, as far as errors tell."""
+    off, error = abs(a.value - b.value), CLEAR * float(np.hypot(a.error, b.error))
+    if off + error <= share * b.value:
+        return True
+    return False if off - error > share * b.value else None
 
 
 def _text(quantity: Quantity) -> str:

@@ -189,8 +189,9 @@ def _provenance(name: str, inputs: dict) -> list[str]:
     if "commands" not in inputs:
         return []
     recipe, model = inputs["recipe"], inputs["model"]
+    own = [f"Command: {c}" for c in inputs["commands"] if f" {name} " in f"{c} "]
     # Those of other tables and figures may have run points of this one.
-    own = [c for c in inputs["commands"] if f" {name} " in f"{c} "]
+    others = [f"Points by: {c}" for c in inputs["commands"]]
     spelled = ", ".join(f"{name} {version}" for name, version in inputs["versions"].items())
     return [
         "",
@@ -199,6 +200,6 @@ def _provenance(name: str, inputs: dict) -> list[str]:
         f"{recipe['production']:g} ps averaged over.",
         f"Model {Path(model['name']).name}, SHA-256 {model['sha256']}.",
         f"Versions: {spelled}.",
-        *(f"Command: {command}" for command in own or inputs["commands"]),
+        *(own or [*others, f"Command: hmlp reproduce report FOLDER {name}"]),
         f"Seed: {inputs['seed']}.",
     ]
