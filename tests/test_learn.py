@@ -23,14 +23,18 @@ from strategies import Structure, candidates, permutations, rotations, seeds, st
 from toy_calculator import SlowToy, toy_model
 from toy_models import hcp, toy_potential
 
+from ase_hmlp import HMLP
 from ase_hmlp.cli import main
-from ase_hmlp.errors import LearningError, OutputExistsError
+from ase_hmlp.errors import LearningError, NotConvergedError, OutputExistsError
 from ase_hmlp.model_io import load_model, save_model
+from ase_hmlp.simulate.build import hcp as supercell_of_hcp
+from ase_hmlp.simulate.melt import CrystalOrder
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.cache import cached
 from ase_hmlp.training.evaluate import error_table, predict
 from ase_hmlp.training.frames import iterate_structures, read_frames
 from ase_hmlp.training.label import structure_digest
+from ase_hmlp.training.learn import starts
 from ase_hmlp.training.learn.config import ExploreSection, LearnConfig
 from ase_hmlp.training.learn.environments import (
     deviations,
@@ -336,6 +340,43 @@ def test_a_squashed_cell_ends_a_run(relaxed):
     assert run.trip.kind == "cell" and not run.goes_on
 
 
+def test_phase_one_keeps_its_random_orientations():
+    """Scaled to the pressure: its molecules point anywhere, as another seed's do elsewhere."""
+    runs = [relaxation(toy_model(), Start("hcp"), 30.0, 3.0, SETTINGS, seed) for seed in (1, 1, 2)]
+    axes = []
+    for run in runs:
+        assert len(run) == 1 and run.trip is None and run.goes_on
+        assert len(run.positions[0]) >= SETTINGS.atoms
+        bonds = run.frame(0).bond_vectors()
+        axes.append(bonds / np.linalg.norm(bonds, axis=1)[:, None])
+        atoms = run.atoms(0)
+        atoms.calc = HMLP(toy_model(), threads=1)
+        pressure = -atoms.get_stress()[:3].mean() * 160.21766208
+        assert pressure == pytest.approx(30.0, abs=0.01)
+    assert np.abs(axes[0] - axes[1]).max() < 1e-9
+    assert np.abs(axes[0] - axes[2]).max() > 0.5
+    assert not Start("hcp").flows and Start("liquid").flows and Start("random-0").flows
+
+
+def test_liquids_are_melted():
+    settings = SETTINGS.model_copy(update={"atoms": 48, "temperatures": [600.0, 900.0]})
+    run = relaxation(load_model("h2-pbe"), Start("liquid"), 30.0, 2.5, settings, 3)
+    assert len(run) == 1 and run.trip is None and run.goes_on
+    atoms = run.atoms(0)
+    crystal = supercell_of_hcp(48)
+    order = CrystalOrder(crystal, np.arange(len(crystal)).reshape(-1, 2))
+    assert order(crystal) == pytest.approx(1.0) and order(atoms) < 0.25
+
+
+def test_a_liquid_that_does_not_melt_is_no_start(monkeypatch):
+    def never(*_):
+        raise NotConvergedError("The crystal did not melt.")
+
+    monkeypatch.setattr(starts, "liquid", never)
+    run = relaxation(toy_model(), Start("liquid"), 30.0, 3.0, SETTINGS, 3)
+    assert run.trip.sentence == "The crystal did not melt." and not run.goes_on and len(run) == 1
+
+
 # ---------------------------------------------------------------- a whole loop
 
 
@@ -583,6 +624,23 @@ def same_arrays(a, b):
             same_arrays(a[key], b[key])
     else:
         assert np.array_equal(a, b)
+
+
+def test_a_loop_from_phase_one_has_other_orientations_in_every_round(loop, tmp_path):
+    phases = {"phases": ["hcp"], "files": [], "random": 0}
+    select = {"uncertainty": 1e-3, "separation": 1e-3}
+    result = learn_from_config(
+        write_loop(tmp_path, given_model(loop, {"explore": phases, "select": select}))
+    )
+    assert len(result.rounds) == 2
+    setup = json.loads((result.folder / "setup.json").read_text())
+    assert setup["starts"] == {"hcp": None}
+    first, second = (
+        cached(result.folder / f"round-{n:02d}" / "exploration" / "hcp-20GPa.joblib", None)
+        for n in (1, 2)
+    )
+    bonds = [t.frame(0).bond_vectors() for t in (first, second)]
+    assert np.abs(bonds[0] - bonds[1]).max() > 0.3
 
 
 # ---------------------------------------------------------------- when it ends

@@ -11,17 +11,22 @@ from ase_hmlp.simulate.structures import NAMES
 from ase_hmlp.training.label import LabelSection
 from ase_hmlp.training.sections import Section
 
+#: Phases that are made anew at every pressure and in every round, and are no crystals by name.
+HCP, LIQUID = "hcp", "liquid"
+
 
 class ExploreSection(Section):
     """Where the potential is sent.
 
-    Every starting structure is relaxed at every pressure; then dynamics at constant pressure
-    takes each on a tour of the whole grid of pressures and temperatures, see
+    Every starting structure is relaxed, or made, at every pressure; then dynamics at constant
+    pressure takes each on a tour of the whole grid of pressures and temperatures, see
     `ase_hmlp.training.learn.explore`.
 
     Attributes
     ----------
-    phases : crystal structures, by name as in `ase_hmlp.simulate.build.phase`
+    phases : crystal structures, by name as in `ase_hmlp.simulate.build.phase`; "hcp", Phase I with
+        other random orientations in every round, scaled to the pressure and not relaxed; "liquid",
+        melted hcp, as hot as the hottest of `temperatures`; it takes 24 atoms or more to melt
     files : more starting structures, in files ASE reads; relative to the configuration
     random : random packings of molecules, others in every round
     atoms : fewest atoms in a cell
@@ -51,9 +56,10 @@ class ExploreSection(Section):
     @field_validator("phases")
     @classmethod
     def _known(cls, phases: list[str]) -> list[str]:
+        known = (*NAMES, HCP, LIQUID)
         for name in phases:
-            if name not in NAMES:
-                raise ValueError(f"there is no phase {name!r}, only {', '.join(NAMES)}")
+            if name not in known:
+                raise ValueError(f"there is no phase {name!r}, only {', '.join(known)}")
         return phases
 
     @field_validator("phases", "files", "pressures", "temperatures")

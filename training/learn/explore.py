@@ -1,15 +1,16 @@
 """Exploration: relaxations and dynamics of the current potential, to find what it does not know.
 
-Every starting structure (crystals, files, random packings) is relaxed at every pressure. Then
-dynamics at constant pressure takes each on a tour of the grid of pressures and temperatures, from
-one point to the next: "cycling the pressure and temperature between the regions expected for
-Phases I, II and III to ensure that all phase transitions were between the fitted phases" (Zong,
-Wiebe and Ackland 2020, Results). Tours begin at different points, go in both directions, and go on
-elsewhere in the next round. Where dynamics leaves what the potential was trained for it ends, the
-structure is kept, and the tour goes on from the relaxed structure at the next point.
+Every starting structure (crystals, files, random packings) is relaxed at every pressure; Phase I
+and liquids are made there. Then dynamics at constant pressure takes each on a tour of the grid of
+pressures and temperatures, from one point to the next: "cycling the pressure and temperature
+between the regions expected for Phases I, II and III to ensure that all phase transitions were
+between the fitted phases" (Zong, Wiebe and Ackland 2020, Results). Tours begin at different points,
+go in both directions, and go on elsewhere in the next round. Where dynamics leaves what the
+potential was trained for it ends, the structure is kept, and the tour goes on from the relaxed
+structure at the next point.
 
-Crystals move with all components of the cell; random packings, which may be liquid and would then
-flow into any shape, keep theirs.
+Crystals move with all components of the cell; liquids, and random packings, which may be liquid
+too, would flow into any shape and keep theirs.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def explore(
                         before if before.goes_on else fresh,
                         fresh,
                         point,
-                        start.atoms is None,
+                        start.flows,
                         settings,
                         seed_of(seed, number, start.name, k),
                     ),

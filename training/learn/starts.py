@@ -1,4 +1,4 @@
-"""Structures that exploration starts from: crystals, files, random packings."""
+"""Structures that exploration starts from: crystals, files, liquids, random packings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from ase import Atoms
 from ase.cell import Cell
 from ase.geometry import get_distances
 
+from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import DataError, HMLPError
 from ase_hmlp.molecules import find_molecules
-from ase_hmlp.simulate.build import phase, supercell
+from ase_hmlp.simulate.build import at_pressure, hcp, phase, supercell
+from ase_hmlp.simulate.melt import liquid
 from ase_hmlp.training.frames import Frame, iterate_structures
-from ase_hmlp.training.learn.config import ExploreSection
+from ase_hmlp.training.learn.config import HCP, LIQUID, ExploreSection
 from ase_hmlp.training.learn.environments import frame_of
 
 #: Shortest distance (Å) between molecules in a random packing, and how much larger than at the
@@ -34,11 +36,68 @@ class Start:
     ----------
     name : str
     atoms : ase.Atoms or None
-        None for a random packing, which is drawn anew at every pressure.
+        None for what is drawn anew at every pressure: random packings, hcp, liquids.
     """
 
     name: str
     atoms: Atoms | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether it is brought to the pressure by `make`, not relaxed."""
+        return self.atoms is None and self.name in (HCP, LIQUID)
+
+    @property
+    def flows(self) -> bool:
+        """Whether it may be liquid."""
+        return self.atoms is None and self.name != HCP
+
+    def draw(self, volume: float, bond: float, n_atoms: int, rng: np.random.Generator) -> Atoms:
+        """A structure to be brought to a pressure.
+
+        Parameters
+        ----------
+        volume : float, Å³/atom
+        bond : float, Å
+            In random packings.
+        n_atoms : int
+            The fewest.
+        rng : numpy.random.Generator
+        """
+        if self.atoms is not None:
+            return self.atoms.copy()
+        if self.made:
+            return hcp(n_atoms, volume, rng=rng)
+        return random_packing(n_atoms, PACKING_VOLUME * volume, bond, rng)
+
+    def make(
+        self, drawn: Atoms, calculator: HMLP, pressure: float, hot: float, rng: np.random.Generator
+    ) -> Atoms:
+        """Scale hcp to a pressure, or melt it there, as `hmlp run` and `hmlp stability` do.
+
+        Parameters
+        ----------
+        drawn : ase.Atoms
+            By `draw`, if it is `made`.
+        calculator : HMLP
+            Of its molecules.
+        pressure : float, GPa
+        hot : float, K
+            Of a liquid.
+        rng : numpy.random.Generator
+
+        Raises
+        ------
+        NotConvergedError
+            If it has no such volume, or does not melt.
+        StructureError
+            If it has no energy on the way.
+        """
+        if self.name == LIQUID:
+            return liquid(calculator, pressure, hot, len(drawn), rng)
+        atoms = drawn.copy()
+        atoms.calc = calculator
+        return at_pressure(atoms, pressure, "volume")
 
 
 def starting_structures(settings: ExploreSection, base: Path) -> list[Start]:
@@ -49,7 +108,10 @@ def starting_structures(settings: ExploreSection, base: Path) -> list[Start]:
     DataError
         If a file holds something that is not periodic molecular hydrogen.
     """
-    starts = [Start(name, supercell(phase(name), settings.atoms)) for name in settings.phases]
+    starts = [
+        Start(name, None if name in (HCP, LIQUID) else supercell(phase(name), settings.atoms))
+        for name in settings.phases
+    ]
     for file in settings.files:
         path = base / file
         for k, atoms in enumerate(iterate_structures(path)):

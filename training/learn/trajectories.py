@@ -29,7 +29,7 @@ from ase_hmlp.simulate.relax import relax
 from ase_hmlp.training.frames import Frame
 from ase_hmlp.training.learn.config import ExploreSection
 from ase_hmlp.training.learn.environments import frame_of
-from ase_hmlp.training.learn.starts import PACKING_VOLUME, Start, random_packing
+from ase_hmlp.training.learn.starts import Start
 
 #: Tolerances (eV/Å, GPa) of the relaxations, which are starting points and paths to them.
 FMAX, STRESS = 0.02, 0.5
@@ -169,7 +169,8 @@ def relaxation(
 ) -> Trajectory:
     """Relax a starting structure at a pressure, through whatever has an energy.
 
-    It trips if it ends at a structure with a bond or a contact unlike any labelled.
+    It trips if it ends at a structure with a bond or a contact unlike any labelled. Hcp is scaled,
+    and a liquid melted, to the one structure there then is.
 
     Parameters
     ----------
@@ -177,35 +178,35 @@ def relaxation(
     start : Start
     pressure : float, GPa
     volume : float, Å³/atom
-        For random packings.
+        For what is drawn.
     settings : ExploreSection
     seed : int
-        Of a random packing.
+        Of what is drawn.
     """
-    if start.atoms is None:
-        rng = np.random.default_rng(seed)
-        bond = model.potential.bond.r0
-        atoms = random_packing(settings.atoms, PACKING_VOLUME * volume, bond, rng)
-    else:
-        atoms = start.atoms.copy()
+    rng = np.random.default_rng(seed)
+    atoms = start.draw(volume, model.potential.bond.r0, settings.atoms, rng)
     molecules = find_molecules(atoms.positions, atoms.cell.array, atoms.pbc)
     atoms.calc = HMLP(model, bonds=molecules, threads=1)
     path: list[Atoms] = []
     trip = None
     try:
         with _domain(action="ignore"):
-            relax(
-                atoms,
-                pressure,
-                FMAX,
-                STRESS,
-                settings.relaxation_steps,
-                progress=lambda *_: path.append(atoms.calc.atoms.copy()),
-            )
-    except NotConvergedError:
-        pass  # far enough to start from
+            if start.made:
+                hot = max(settings.temperatures)
+                path.append(start.make(atoms, atoms.calc, pressure, hot, rng).copy())
+            else:
+                relax(
+                    atoms,
+                    pressure,
+                    FMAX,
+                    STRESS,
+                    settings.relaxation_steps,
+                    progress=lambda *_: path.append(atoms.calc.atoms.copy()),
+                )
     except _ENDS as error:
-        trip = _trip(error)
+        # A relaxation that has not converged is far enough to start from.
+        if start.made or not isinstance(error, NotConvergedError):
+            trip = _trip(error)
     # Where nothing had an energy the structure itself is all there is.
     path = path or [atoms]
     goes_on = trip is None
