@@ -454,14 +454,16 @@ def _sweep_table(rows):
 def train(config, output, overwrite, changes):
     """Train the model that the TOML file CONFIG describes.
 
-    Killed and started again, it goes on where it was.
+    Predictions of held-out families are kept as they are made: killed and started again, it fits
+    once more, and predicts the families that are left.
     """
     from rich.console import Console
 
     from ase_hmlp.training.evaluate import error_table
+    from ase_hmlp.training.progress import TrainingProgress
     from ase_hmlp.training.train import train_from_config
 
-    with _TrainingProgress(Console(stderr=True)) as progress:
+    with TrainingProgress(Console(stderr=True)) as progress:
         result = train_from_config(config, output, progress, overwrite, changes)
     console = output_console()
     console.print(_error_table("Errors on unseen families", error_table(result.held_out["all"])))
@@ -469,56 +471,27 @@ def train(config, output, overwrite, changes):
     console.print(f"Card:  {result.card_path}", soft_wrap=True)
 
 
-class _TrainingProgress:
-    """A progress bar for each stage of a training run, called as ``progress(stage, done, all)``."""
-
-    def __init__(self, console):
-        from rich import progress
-
-        self._progress = progress.Progress(
-            progress.TextColumn("{task.description:24}"),
-            progress.BarColumn(bar_width=30),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            console=console,
-        )
-        self._tasks = {}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._progress.live.is_started:
-            self._progress.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self._progress.start()  # not before: a refusal is one line without a bar
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        task = self._tasks[stage]
-        if done < self._progress.tasks[task].completed:
-            self._progress.reset(task)
-        self._progress.update(task, completed=done, total=total)
-
-
 # ---------------------------------------------------------------- label
 
 
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--retry-failed", is_flag=True, help="Try again what earlier runs set aside.")
+@click.option("--retry-failed", is_flag=True, help="Try again all that earlier runs set aside.")
 @_debug
 def label(config, retry_failed):
     """Label structures by DFT, as the TOML file CONFIG says.
 
-    Each frame is written as it finishes. Killed and started again, it goes on where it was.
+    Each frame is written as it finishes. Killed and started again, it goes on where it was. Frames
+    that fail are set aside with the reason, and counted; the exit code is 0 all the same, and 2
+    only if the run had to stop, as after many failures in a row (run.stop_after).
     """
     from rich.console import Console
 
     from ase_hmlp.training.label import label_from_config, read_failures
+    from ase_hmlp.training.progress import TrainingProgress
 
     # Ctrl-C ends the calculations in flight too.
-    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+    with _terminable(), TrainingProgress(Console(stderr=True)) as progress:
         result = label_from_config(config, retry_failed, progress)
     console = Console(soft_wrap=True)
     before_this = f", {result.already} before" if result.already else ""
@@ -563,8 +536,9 @@ def import_frames(config, files, output, overwrite):
     from rich.markdown import Markdown
 
     from ase_hmlp.training.importing import import_from_config, report_lines
+    from ase_hmlp.training.progress import TrainingProgress
 
-    with _TrainingProgress(Console(stderr=True)) as progress:
+    with TrainingProgress(Console(stderr=True)) as progress:
         result = import_from_config(config, files, output, overwrite, progress)
     console = output_console()
     console.print(Markdown("\n".join(report_lines(result))))
@@ -595,14 +569,15 @@ def learn(config, output, retry_failed):
     from rich.console import Console
 
     from ase_hmlp.training.learn.loop import learn_from_config
+    from ase_hmlp.training.progress import TrainingProgress
 
-    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+    with _terminable(), TrainingProgress(Console(stderr=True)) as progress:
         result = learn_from_config(config, output, retry_failed, progress)
-    console = Console(soft_wrap=True)
+    console = output_console()
     console.print(_rounds_table(result.rounds))
     console.print(result.reason, markup=False)
-    console.print(f"Model:  {result.model}", markup=False)
-    console.print(f"Report: {result.report}", markup=False)
+    console.print(f"Model:  {result.model}", soft_wrap=True, markup=False)
+    console.print(f"Report: {result.report}", soft_wrap=True, markup=False)
 
 
 def _rounds_table(rounds):
@@ -610,17 +585,20 @@ def _rounds_table(rounds):
     from rich.table import Table
 
     table = Table("round", title="Active learning", title_justify="left", box=box.SIMPLE_HEAD)
-    table.caption = "new: mean absolute errors on the new frames before they were fitted to"
+    table.padding = (0, 1, 0, 0)  # 80 columns
+    table.caption = (
+        "mean absolute errors in meV/atom, meV/Å: new, on the new frames before they were fitted to"
+    )
     table.caption_justify = "left"
     for name in (
-        "structures",
-        "uncertain",
-        "tripped",
+        "struc-\ntures",
+        "uncer-\ntain",
+        "runs\ntripped",
         "labelled\n(failed)",
-        "new\nmeV/atom",
-        "new\nmeV/Å",
-        "held out\nmeV/atom",
-        "held out\nmeV/Å",
+        "new\nenergy",
+        "\nforce",
+        "held out\nenergy",
+        "\nforce",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     for r in rounds:
@@ -706,19 +684,21 @@ def search(config, output):
     """
     from rich.console import Console
 
+    from ase_hmlp.training.progress import TrainingProgress
     from ase_hmlp.training.search.loop import search_from_config
     from ase_hmlp.training.search.report import in_words
 
-    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+    with _terminable(), TrainingProgress(Console(stderr=True)) as progress:
         result = search_from_config(config, output, progress)
-    console = Console(soft_wrap=True)
+    console = output_console()
     findings = result.findings
     console.print(_front_table(findings))
     known = len(findings.candidates) - result.computed
     console.print(f"{result.computed} candidates computed{f', {known} before' if known else ''}.")
-    console.print(f"Knee:   {in_words(findings.knee.changes)}", markup=False)
-    console.print(f"Train:  {result.config}", markup=False)
-    console.print(f"Report: {result.report}", markup=False)
+    knee = in_words(findings.knee.changes) if findings.knee.changes else "the base as it is"
+    console.print(f"Knee:   {knee}", soft_wrap=True, markup=False)
+    console.print(f"Train:  {result.config}", soft_wrap=True, markup=False)
+    console.print(f"Report: {result.report}", soft_wrap=True, markup=False)
 
 
 def _front_table(findings):
@@ -769,14 +749,15 @@ def ablate(config, output, every):
 
     from ase_hmlp.training.ablation.report import rich_table
     from ase_hmlp.training.ablation.run import ablate as run_ablation
+    from ase_hmlp.training.progress import TrainingProgress
 
-    with _terminable(), _TrainingProgress(Console(stderr=True)) as progress:
+    with _terminable(), TrainingProgress(Console(stderr=True)) as progress:
         result = run_ablation(config, output, progress, given_command(), every=every)
-    console = Console(soft_wrap=True)
+    console = output_console()
     console.print(rich_table(result.ablation, narrow=True))
     known = len({row.found.id for row in result.ablation.rows}) - result.computed
     console.print(f"{result.computed} variants computed{f', {known} before' if known else ''}.")
-    console.print(f"Written: {', '.join(map(str, result.paths))}", markup=False)
+    console.print(f"Written: {', '.join(map(str, result.paths))}", soft_wrap=True, markup=False)
 
 
 # ---------------------------------------------------------------- evaluate, info
@@ -892,9 +873,10 @@ def compare(model, output, overwrite, reference):
 
     from ase_hmlp.training.fidelity.compare import compare as compare_with_dft
     from ase_hmlp.training.fidelity.report import cells, check_folder, write_report
+    from ase_hmlp.training.progress import TrainingProgress
 
     folder = check_folder(output, overwrite)
-    with _TrainingProgress(Console(stderr=True)) as progress:
+    with TrainingProgress(Console(stderr=True)) as progress:
         result = compare_with_dft(model, reference, progress)
     report = write_report(result, folder)
     table = Table(title=f"{result.model} against DFT", title_justify="left", box=box.SIMPLE_HEAD)

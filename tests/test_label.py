@@ -527,7 +527,7 @@ def test_loky_workers_share_the_work(tmp_path):
     "change, words",
     [
         (("[run]", "[run]\ncolour = 1"), "unknown key 'run.colour'"),
-        (("[run]", "[run]\nworkers = 0"), "run.workers"),
+        (("[run]", "[run]\nworkers = 0"), "key 'run.workers': Input should be"),
         (("[run]", '[run]\nbackend = "abacus"'), "run.backend"),
         (('kind = "ase"', 'kind = "slide-rule"'), "calculator"),
         (('kind = "ase"', 'kind = "ase"\npath = "x"'), "path"),
@@ -577,6 +577,9 @@ def test_command_line_reports_failures(tmp_path):
     again = hmlp("label", config)
     assert "0 frames labelled" in again.output and "2 had failed before" in again.output
     assert "2 failed, 0 had" in hmlp("label", config, "--retry-failed").output
+    # Without a terminal, how far it is in lines.
+    assert result.stderr.splitlines() == ["labelling: 0 of 4, 0 %", "labelling: 4 of 4, 100 %"]
+    assert "the exit code is 0 all the same" in " ".join(hmlp("label", "--help").output.split())
 
 
 # ---------------------------------------------------------------- k-points

@@ -1,5 +1,6 @@
 """Active learning: what is selected, and a whole loop, whatever happens to it."""
 
+import io
 import json
 import os
 import shutil
@@ -19,12 +20,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learn_runs import TESTS, Instead, cold_frames, write_loop
+from rich.console import Console
 from strategies import Structure, candidates, permutations, rotations, seeds, structures
 from toy_calculator import SlowToy, toy_model
 from toy_models import hcp, toy_potential
 
 from ase_hmlp import HMLP
-from ase_hmlp.cli import main
+from ase_hmlp.cli import _rounds_table, main
 from ase_hmlp.errors import LearningError, NotConvergedError, OutputExistsError
 from ase_hmlp.model_io import load_model, save_model
 from ase_hmlp.simulate.build import hcp as supercell_of_hcp
@@ -45,7 +47,7 @@ from ase_hmlp.training.learn.environments import (
 )
 from ase_hmlp.training.learn.explore import route
 from ase_hmlp.training.learn.loop import learn_from_config
-from ase_hmlp.training.learn.refit import read_training
+from ase_hmlp.training.learn.refit import Errors, read_training
 from ase_hmlp.training.learn.rounds import Round
 from ase_hmlp.training.learn.select import uncertainty_threshold, weighted_centres
 from ase_hmlp.training.learn.starts import PACKING_CONTACT, Start, random_packing, volume_at
@@ -506,6 +508,34 @@ def test_a_finished_loop_does_nothing_more(loop):
     changed = {p.name for p in before if before[p] != after[p]}
     assert changed <= {"journal.jsonl"}
     assert (config.parent / "log").read_text().splitlines() == labelled
+
+
+@pytest.mark.parametrize("columns", [None, "80"])
+def test_the_table_of_rounds_can_be_read_anywhere(loop, columns):
+    """In a pipe, and on 80 columns."""
+    config, result, *_ = loop
+    done = CliRunner(env={"COLUMNS": columns}).invoke(main, ["learn", str(config)])
+    lines = done.stdout.splitlines()
+    (head,) = (k for k, line in enumerate(lines) if "tripped" in line)
+    r = result.rounds[0]
+    words = f"{r.candidates} {r.uncertain} {r.tripped_runs} of {r.runs} {r.labelled} ({r.failed})"
+    errors = (r.before.energy, r.before.force, r.held_out.energy, r.held_out.force)
+    numbers = " ".join(f"{x:.{2 - k % 2}f}" for k, x in enumerate(errors))
+    assert lines[head + 2].split() == f"1 {words} {numbers}".split()
+    assert f"Model:  {result.model}" in lines  # a path in one piece, however long
+
+
+def test_the_table_of_rounds_has_room_for_large_numbers(loop):
+    e = Errors(energy=123.45, force=1234.5, pressure=10.0)
+    r = replace(
+        loop[1].rounds[0],
+        **dict(number=10, candidates=12345, uncertain=12345, runs=120, labelled=100, failed=100),
+        **dict(before=e, held_out=e),
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(_rounds_table([r]))
+    assert "12345" in stream.getvalue() and "100 (100)" in stream.getvalue()
+    assert stream.getvalue().count("1234.5 ") == 2 and "…" not in stream.getvalue()
 
 
 def test_another_configuration_is_refused(loop):

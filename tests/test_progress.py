@@ -8,6 +8,7 @@ from rich.console import Console
 from ase_hmlp import console
 from ase_hmlp.simulate.run_progress import RunProgress
 from ase_hmlp.simulate.sweep_progress import SweepProgress
+from ase_hmlp.training.progress import TrainingProgress
 
 
 @pytest.fixture
@@ -83,3 +84,47 @@ def test_a_terminal_has_a_bar_instead():
         progress.on_row(0, 10, {})
         progress.on_row(10, 10, row(300.0))
     assert "━" in stream.getvalue() and "Step 0" not in stream.getvalue()
+
+
+def test_slow_labelling_has_a_line_every_few_minutes(clock):
+    def calls(progress):
+        for done in range(0, 101):
+            progress("labelling", done, 100)
+            clock[0] += 150.0
+
+    lines = printed(TrainingProgress, calls)
+    assert lines[0] == "labelling: 0 of 100, 0 %"
+    assert lines[1] == "labelling: 2 of 100, 2 %, 4:05:00 left"
+    assert lines[-1] == "labelling: 100 of 100, 100 %"
+    assert len(lines) == 51
+
+
+def test_stages_that_come_up_again_and_again_do_not_fill_a_log(clock):
+    """A search that fits a candidate in two seconds, for half an hour."""
+
+    def calls(progress):
+        for candidate in range(900):
+            progress("candidates", candidate, 900)
+            for done in range(0, 101):
+                progress("design matrix", done, 100)
+                clock[0] += 0.02
+
+    lines = printed(TrainingProgress, calls)
+    assert lines[:3] == [
+        "candidates: 0 of 900, 0 %",
+        "design matrix: 0 of 100, 0 %",
+        "design matrix: 100 of 100, 100 %",
+    ]
+    assert 20 < len(lines) < 70
+
+
+def test_nothing_to_do_is_no_error(clock):
+    assert printed(TrainingProgress, lambda progress: progress("labelling", 0, 0)) == []
+
+
+def test_training_has_bars_on_a_terminal():
+    stream = io.StringIO()
+    with TrainingProgress(Console(file=stream, force_terminal=True)) as progress:
+        for done in (0, 10, 0, 10):
+            progress("fit", done, 10)
+    assert "━" in stream.getvalue() and "fit: 0" not in stream.getvalue()

@@ -3,6 +3,7 @@
 import json
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ase_hmlp.training.config import read_config
 from ase_hmlp.training.evaluate import ErrorRow
 from ase_hmlp.training.fit import silent
 from ase_hmlp.training.frames import file_digest
-from ase_hmlp.training.search import evaluate
+from ase_hmlp.training.search import evaluate, loop
 from ase_hmlp.training.search.candidates import Candidate, Judge
 from ase_hmlp.training.search.config import GroupSection, ScoreSection, SearchConfig, TimingSection
 from ase_hmlp.training.search.evaluate import Evaluator
@@ -307,6 +308,15 @@ def test_command(searched):
     assert f"0 candidates computed, {result.computed} before." in done.output
 
 
+def test_a_knee_that_is_the_base_is_said_to_be(searched, monkeypatch):
+    path, result, _ = searched
+    at_base = replace(result.findings, knee=result.findings.base)
+    monkeypatch.setattr(
+        loop, "search_from_config", lambda *_: replace(result, findings=at_base, computed=0)
+    )
+    assert "Knee:   the base as it is\n" in CliRunner().invoke(main, ["search", str(path)]).output
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -322,7 +332,7 @@ def test_command(searched):
         ({"group": {"a": {"values": {"pair.cutoff.b": [1.0]}}}}, ["group.a", "'pair.cutoff.b'"]),
         ({"group": {"a": {"values": {"environment.overlap.bow": [1.0]}}}}, ["overlap.bow'"]),
         ({"group": {"a": {"factors": {"environment.overlap.ridge": [2.0]}}}}, ["overlap.ridge"]),
-        ({"group": {"a": {"factors": {"pair.cutoff": ["big"]}}}}, ["pair.cutoff.0", "number"]),
+        ({"group": {"a": {"factors": {"pair.cutoff": ["big"]}}}}, ["pair.cutoff 1", "number"]),
         ({"group": {"a": {"factors": {"bond.form": [2.0]}}}}, ["group a", "bond.form", "quartic"]),
         ({"group": {"a": {"factors": {"pair.damped_sines": [2.0]}}}}, ["pair.damped_sines"]),
         ({"group": {"a": {"values": {"pair.cutoff": [4.0, -1.0]}}}}, ["group a", "pair.cutoff"]),

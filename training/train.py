@@ -1,4 +1,7 @@
-"""A training run: configuration in; model file, card and plots out. Resumes where it was."""
+"""A training run: configuration in; model file, card and plots out.
+
+Predictions of held-out families are kept: a run that was killed does not make them again.
+"""
 
 from __future__ import annotations
 
