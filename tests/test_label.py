@@ -523,6 +523,20 @@ def test_loky_workers_share_the_work(tmp_path):
     assert stages == [("labelling", i, 6) for i in range(7)]
 
 
+def test_dask_workers_share_the_work(tmp_path):
+    """In threads of this process, as LocalCluster has it: a cluster's would be elsewhere."""
+    distributed = pytest.importorskip("distributed", reason='pip install "ase_hmlp[dask]"')
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        options = {"scheduler_host": cluster.scheduler_address}
+        run = RunSection(workers=-1, backend="dask", backend_options=options)
+        labeller = fake(trouble="raise", trouble_above=0.045)
+        result = label_frames(structures(6), tmp_path / "out.extxyz", labeller, run)
+    assert (result.labelled, result.failed) == (5, 1)
+    assert sorted(sources(result.output)) == [f"box/{i}" for i in range(5)]
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
