@@ -385,7 +385,7 @@ def test_a_cell_that_loses_its_shape_is_an_event(model_file, tmp_path, monkeypat
     once = start(model_file, tmp_path / "once", **more)
     summary = once.run()
     (event,) = [e for e in read_events(once.folder / run_folder.EVENTS) if e["kind"] == "cell"]
-    assert "Opposite faces of the cell are" in event["message"]
+    assert "Opposite faces of the cell have come within" in event["message"]
     assert summary["events"]["cell"]["first_step"] == event["step"] > 5
     log = read_log(once.folder / run_folder.LOG)
     thinnest = np.min(

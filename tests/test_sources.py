@@ -315,9 +315,9 @@ def test_shared_zero(run):
     ("data", "message"),
     [
         ("[data]\n", "there must be files"),
-        ("[[data.source]]\nfiles = []\n", r"data\.source\.0\.files"),
-        ('[[data.source]]\nfiles = ["a"]\nweight = 0\n', r"data\.source\.0\.weight"),
-        ('[[data.source]]\nfiles = ["a"]\nzero = "none"\n', r"data\.source\.0\.zero"),
+        ("[[data.source]]\nfiles = []\n", r"data\.source 1\.files"),
+        ('[[data.source]]\nfiles = ["a"]\nweight = 0\n', r"data\.source 1\.weight"),
+        ('[[data.source]]\nfiles = ["a"]\nzero = "none"\n', r"data\.source 1\.zero"),
         ('[[data.source]]\nfiles = ["a"]\nlimits = { bond = 1 }\n', r"unknown key .*limits\.bond"),
     ],
 )

@@ -488,13 +488,12 @@ class _Session:
         """Note once that the cell has lost its shape, or is too thin for the interactions."""
         if not self.thinnest:
             return
-        now = thickness(atoms.cell).min()
-        if now < self.thinnest:
+        if thickness(atoms.cell).min() < self.thinnest:
             self._event(
                 step,
                 "cell",
-                f"Opposite faces of the cell are {now:.2f} Å apart, less than {self.thinnest:.2f}: "
-                'it has collapsed or is too small. What may flow needs cell = "iso".',
+                f"Opposite faces of the cell have come within {self.thinnest:.2f} Å of each other: "
+                'it collapses, or is too small. What may flow needs cell = "iso".',
             )
             self.thinnest = 0.0
 
