@@ -648,6 +648,9 @@ def test_npt_needs_a_structure_periodic_in_all_directions(model_file, tmp_path):
     with pytest.raises(ConfigError, match=r"layer\.extxyz is not periodic in all three"):
         Run(config, tmp_path / "run", base=tmp_path).run(preparing=made.append)
     assert not made
+    config = settings(model_file, stage=stage[:1], structure=structure)
+    with pytest.raises(ConfigError, match=r"structure\.relax: .*layer\.extxyz is not periodic"):
+        Run(config, tmp_path / "run", base=tmp_path).run()
     config = settings(model_file, stage=stage[:1], structure={"file": "layer.extxyz"})
     assert Run(config, tmp_path / "run", base=tmp_path).run()["status"] == "finished"
 

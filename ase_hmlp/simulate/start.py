@@ -199,6 +199,11 @@ class _Builder:
         if not atoms.has("momenta"):
             _temperature(section, self.stages[0])
         if section.relax not in (None, "none"):
+            if not atoms.pbc.all():
+                raise ConfigError(
+                    f"structure.relax: {path} is not periodic in all three directions and has no "
+                    "pressure to be brought to."
+                )
             atoms = self._relaxed(atoms, section.relax)
         if section.orthogonal:
             atoms = orthogonal(atoms)
