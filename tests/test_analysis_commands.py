@@ -162,8 +162,11 @@ def test_a_run_folder_is_a_trajectory(deuterium, tmp_path):
 
 def test_refusals_leave_nothing_behind(files, tmp_path):
     out, trajectory = tmp_path / "out", files["trajectory"]
+    settings = tmp_path / "run.toml"
+    settings.write_text("seed = 1\n")
     cases = (
         (("bonds", tmp_path / "nowhere.traj"), "There is no trajectory"),
+        (("bonds", settings), "run.toml is of no format that ASE knows"),
         (("bonds", trajectory, "--start", 30), "has no frame 30"),
         (("bonds", trajectory, "--start", 5, "--stop", 5), "are none"),
         (("eqq", trajectory, "--cutoff", 1.0), "beyond the cutoff"),

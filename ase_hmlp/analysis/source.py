@@ -140,6 +140,8 @@ class Source:
                 n += 1
         except TrajectoryError:
             raise
+        except UnknownFileTypeError as error:
+            raise TrajectoryError(f"{self.name} is of no format that ASE knows.") from error
         except KeyError as error:
             deuterium = ": deuterium is H with another mass in ASE" if error.args == ("D",) else ""
             raise TrajectoryError(
