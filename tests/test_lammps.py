@@ -211,6 +211,61 @@ def test_special_bonds_do_not_matter(tmp_path, model):
         assert_parity(result, atoms["tiny"], HMLP(MODEL))
 
 
+# ---------------------------------------------------------------- beside other pair styles
+
+#: A smooth one, for it acts between bonded atoms, too.
+OTHER = "pair_coeff * * gauss 0.5 1.0\n"
+
+
+def beside(words, style="hybrid/overlay"):
+    """Set-up with other pair styles, their coefficients to be added."""
+    setup = SETUP.replace("pair_style hmlp", f"pair_style {style} hmlp {words}")
+    return setup.replace("* * {model} H", "* * hmlp {model} H")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_hybrid(tmp_path, model, ranks):
+    """As part of pair style hybrid or hybrid/overlay nothing changes; other energies are added."""
+    atoms = {"hot": hot((4, 4, 3)), "tiny": hot((1, 1, 1), 3.2, seed=5, rattle=0.02)}
+    zero = beside("zero 4.0") + "pair_coeff * * zero\n"
+    for setup in (beside("", "hybrid"), zero):
+        for name, result in evaluate(tmp_path, atoms, model, ranks, setup).items():
+            assert_parity(result, atoms[name], HMLP(MODEL))
+    alone = SETUP.replace("pair_style hmlp", "pair_style hybrid/overlay gauss 4.0")
+    alone = alone.replace("pair_coeff * * {model} H\n", OTHER)
+    both = evaluate(tmp_path, atoms, model, ranks, beside("gauss 4.0") + OTHER)
+    others = evaluate(tmp_path, atoms, model, 1, alone)
+    for name, result in both.items():
+        other = others[name]
+        assert abs(other.energy) > 1.0 and abs(other.forces).max() > 0.01
+        differences = {
+            field.name: getattr(result, field.name) - getattr(other, field.name)
+            for field in dataclasses.fields(result)
+        }
+        assert_parity(dataclasses.replace(result, **differences), atoms[name], HMLP(MODEL))
+
+
+def test_hybrid_leaves_no_pairs_to_others(tmp_path, model):
+    setup = beside("zero 4.0", "hybrid") + "pair_coeff 1 2 zero\n"
+    done = lammps(
+        tmp_path, start(tmp_path, warm(mixed=True), model, setup=setup) + "run 0\n", check=False
+    )
+    assert_one_error(done, "Pair style hmlp needs the pairs of all atom types")
+
+
+def test_restart_of_hybrid(tmp_path, model):
+    """Coefficients have to be given again; the communication cutoff is ours to change."""
+    setup = beside("gauss 4.0").replace("neighbor 0.4 bin\n", "") + OTHER
+    run = start(tmp_path, warm(), model, setup=setup)
+    lammps(tmp_path, run + RUN.format(2) + "write_restart a.restart\n" + RESULTS.format(name="one"))
+    coefficients = f"pair_coeff * * hmlp {model} H\n" + OTHER
+    for skin in ("", "neighbor 2.5 bin\n"):
+        again = "read_restart a.restart\n" + coefficients + skin + RESULTS.format(name="two")
+        lammps(tmp_path, again)
+        one, two = (read(tmp_path, name, np.eye(3)) for name in ("one", "two"))
+        np.testing.assert_allclose(one.forces, two.forces, rtol=0, atol=1e-7)
+
+
 # ---------------------------------------------------------------- dynamics
 
 
@@ -404,7 +459,8 @@ ERRORS = {
     ),
     "cutoff": (
         edited("pair_style", "comm_modify cutoff 3.1\npair_style"),
-        "Communication cutoff 3.1 is shorter than the {reach:.4f} that pair style hmlp needs",
+        "Communication cutoff 3.1 is shorter than the {reach:.4f} that pair style hmlp needs: "
+        "comm_modify cutoff {reach_up:.2f}",
     ),
     "comm-mode": (
         edited("pair_style", "neighbor 0.4 multi\ncomm_modify mode multi\npair_style"),
@@ -415,6 +471,7 @@ ERRORS = {
     "arguments": (edited("pair_style hmlp", "pair_style hmlp 5.0"), "takes no arguments"),
     "no-coeff": (edited("pair_coeff * * MODEL H", ""), "ll pair coeffs are not set"),
     "no-file": (edited("MODEL", "nothing.hmlp"), "nothing.hmlp of pair style hmlp cannot be read"),
+    "folder": (edited("MODEL", "/"), "Model file / of pair style hmlp cannot be read"),
     "truncated": (edited("MODEL", "truncated.hmlp"), "truncated.hmlp is truncated"),
     "header-only": (edited("MODEL", "header.hmlp"), "header.hmlp is truncated"),
     "damaged": (edited("MODEL", "damaged.hmlp"), "is damaged: its checksum does not match"),
@@ -480,9 +537,14 @@ def bad_files(model, tmp_path_factory):
     }.items():
         changed = {k: v for k, v in (records | changes).items() if v is not None}
         new = b"".join(k + b" " + v + b"\n" for k, v in changed.items())
-        header = f"hmlp-lammps {SCHEMA}\nbytes {len(new)} crc32 {zlib.crc32(new):08x}\n"
-        (folder / f"{name}.hmlp").write_bytes(header.encode() + new)
+        write_body(folder / f"{name}.hmlp", new)
     return folder
+
+
+def write_body(path, body):
+    """A model file of these records."""
+    header = f"hmlp-lammps {SCHEMA}\nbytes {len(body)} crc32 {zlib.crc32(body):08x}\n"
+    path.write_bytes(header.encode() + body)
 
 
 @pytest.mark.parametrize("case", ERRORS)
@@ -490,7 +552,8 @@ def test_error(tmp_path, model, domain, bad_files, case):
     change, sentence = ERRORS[case]
     # First atoms of molecules in touch, the longest bond apart, and the skin of the list.
     reach = load_model(MODEL).potential.cutoff + domain.bond_limits[1] + 0.4
-    sentence = sentence.format(bond_limits=domain.bond_limits, reach=reach)
+    reach_up = np.ceil(100.0 * reach) / 100.0
+    sentence = sentence.format(bond_limits=domain.bond_limits, reach=reach, reach_up=reach_up)
     setup = change(start(tmp_path, hcp(2.6, (3, 3, 2), seed=3), "MODEL"), tmp_path)
     for name in bad_files.iterdir():
         setup = setup.replace(f" {name.name} ", f" {name} ")
@@ -531,6 +594,78 @@ def test_contact_closer_than_any_in_the_training_data(tmp_path, model, domain):
     assert done.stdout.count(sentence) == 1
     # The second atom of the first molecule is level with the first of the second.
     assert "Atoms 2 and 3 of different" in done.stdout or "Atoms 3 and 2 of" in done.stdout
+
+
+def warnings_of(done):
+    return [line for line in done.stdout.splitlines() if "WARNING" in line and "hmlp" in line]
+
+
+@pytest.mark.parametrize("factor", [0.97, 1.5])
+def test_warning_of_the_volume(tmp_path, model, domain, factor):
+    """One, of boxes that are periodic in three directions; none of files without the range."""
+    volume = domain.volume[0 if factor < 1.0 else 1] * factor
+    write_data(hcp(volume, (3, 3, 2), seed=3), tmp_path / "start.data")
+    setup = SETUP.format(boundary="p p p", data="start.data", model="MODEL") + "run 0\nrun 0\n"
+    low, high = domain.volume
+    sentence = f"The volume is {volume:.3f} A^3 per atom; the training data of pair style hmlp have"
+    done = lammps(tmp_path, setup.replace("MODEL", str(model)), 2)
+    (warning,) = (line for line in warnings_of(done) if "volume" in line)
+    assert f"{sentence} {low:.3f} to {high:.3f} A^3" in warning
+    lines = model.read_bytes().split(b"\n", 2)[2].splitlines(keepends=True)
+    write_body(tmp_path / "old.hmlp", b"".join(x for x in lines if not x.startswith(b"volume ")))
+    done = lammps(tmp_path, setup.replace("MODEL", "old.hmlp"))
+    assert not [line for line in warnings_of(done) if "volume" in line]
+
+
+def test_no_warning_of_the_volume_of_a_slab(tmp_path, model):
+    slab = scattered(9, 8, pbc=(True, True, False))
+    write_data(slab, tmp_path / "start.data")
+    text = SETUP.format(boundary=boundary(slab), data="start.data", model=model)
+    done = lammps(tmp_path, text + "run 0\n")
+    assert warnings_of(done) == []
+
+
+def test_no_warning_of_what_is_fine(tmp_path, model):
+    """One process, two runs; bond styles without energies."""
+    for style in ("zero", "none", "hybrid zero"):
+        setup = SETUP.replace("bond_style zero", f"bond_style {style}")
+        setup = setup.replace(
+            "bond_coeff *\n",
+            {"zero": "bond_coeff *\n", "none": ""}.get(style, "bond_coeff * zero\n"),
+        )
+        run = start(tmp_path, hcp(2.6, (3, 3, 2), seed=3), model, setup=setup)
+        assert warnings_of(lammps(tmp_path, run + "run 0\nrun 0\n")) == []
+
+
+@pytest.mark.parametrize("style", ["harmonic", "hybrid harmonic"])
+def test_warning_of_bonds_that_count_twice(tmp_path, model, style):
+    of_hybrid = "harmonic " if "hybrid" in style else ""
+    setup = SETUP.replace("bond_style zero", f"bond_style {style}")
+    setup = setup.replace("bond_coeff *\n", f"bond_coeff * {of_hybrid}1.0 0.74\n")
+    run = start(tmp_path, hcp(2.6, (3, 3, 2), seed=3), model, setup=setup)
+    (warning,) = warnings_of(lammps(tmp_path, run + "run 0\nrun 0\n", 2))
+    assert "Bond style harmonic counts the energy of the bonds twice" in warning
+
+
+@pytest.mark.parametrize("words", ["molecule/intra all", "type 1 1", "group all all"])
+def test_warning_of_exclusions(tmp_path, model, words):
+    run = start(tmp_path, hcp(2.6, (3, 3, 2), seed=3), model)
+    run += f"run 0\nneigh_modify exclude {words}\nrun 0\nrun 0\n"
+    (warning,) = warnings_of(lammps(tmp_path, run, 2))
+    assert "lacks what neigh_modify exclude takes away" in warning
+
+
+def test_model_file_among_the_potentials_of_lammps(tmp_path, model):
+    """Looked for here first, and in $LAMMPS_POTENTIALS; by a restart as well."""
+    (tmp_path / "potentials").mkdir()
+    shutil.copy(model, tmp_path / "potentials" / "far.hmlp")
+    env = {"LAMMPS_POTENTIALS": str(tmp_path / "potentials")}
+    run = start(tmp_path, warm(), "far.hmlp") + "run 0\nwrite_restart a.restart\n"
+    lammps(tmp_path, run, env=env)
+    done = lammps(tmp_path, "read_restart a.restart\nrun 0\n", env=env)
+    assert "of the restart is not here" not in done.stdout
+    done = lammps(tmp_path, run, check=False)
+    assert_one_error(done, "Model file far.hmlp of pair style hmlp cannot be read")
 
 
 def test_warning_outside_the_training_data(tmp_path, model, domain):

@@ -57,7 +57,7 @@ def _records(model: Model) -> Iterator[tuple[str, list[str]]]:
     yield "rep_block", _numbers(BLOCK)
     yield "fingerprints", _numbers(N_FINGERPRINTS)
     yield "e0", _numbers(potential.e0)
-    for name in ("bond_limits", "bond_length", "contact", "contact_limit"):
+    for name in ("volume", "bond_limits", "bond_length", "contact", "contact_limit"):
         yield name, _numbers(getattr(domain, name))
     for name, value in potential.bond.curve.record.items():
         yield f"bond.{name}", _numbers(value)

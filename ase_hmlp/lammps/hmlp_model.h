@@ -7,6 +7,8 @@
  *     <key> <count> <count numbers, exact to the last bit>
  *
  * The arrays are those of the kernel's structs, element by element, so that reading is copying.
+ * Of records only "volume" may be missing, which older files of this schema do not have; records of
+ * other keys are not read.
  */
 #ifndef HMLP_MODEL_H
 #define HMLP_MODEL_H
@@ -35,6 +37,7 @@ class Model {
   Regressor regressor{}; /* of the environment level; without fingerprints if there is none */
   double bond_limits[2], bond_length[2]; /* refused outside the first, warned outside the second */
   double contact, contact_limit;         /* warned below the first, refused below the second */
+  double volume[2] = {0.0, 0.0};         /* per atom, warned outside; zeros if not known */
   std::uint32_t checksum = 0;
 
   Model(const Model&) = delete; /* the structs point into this object's own arrays */
@@ -46,6 +49,7 @@ class Model {
     e0 = numbers("e0", 1)[0];
     read_pair_of("bond_limits", bond_limits);
     read_pair_of("bond_length", bond_length);
+    if (records.count("volume")) read_pair_of("volume", volume);
     contact = numbers("contact", 1)[0];
     contact_limit = numbers("contact_limit", 1)[0];
     if (integer("rep_block", 1, 1024) != REP_BLOCK ||
@@ -63,6 +67,7 @@ class Model {
   }
 
   bool has_environment() const { return regressor.n_fingerprints > 0; }
+  bool has_volume() const { return volume[1] > 0.0; }
 
  private:
   std::map<std::string, std::vector<double>> records;

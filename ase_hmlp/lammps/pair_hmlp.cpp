@@ -17,6 +17,7 @@
 #include "memory.h"
 #include "neigh_list.h"
 #include "neighbor.h"
+#include "platform.h"
 #include "update.h"
 #include "utils.h"
 
@@ -56,8 +57,8 @@ PairHMLP::PairHMLP(LAMMPS *lmp) : Pair(lmp), space(std::make_unique<hmlp::Overla
   unit_convert_flag = 0;
   no_virial_fdotr_compute = 1;    // the kernel gives the virial of each centre
   centroidstressflag = CENTROID_NOTAVAIL;
-  comm_forward = 1;
-  comm_reverse = 0;
+  // Pair style hybrid reads them when it has made its parts, before they have a model.
+  comm_forward = comm_reverse = MESSAGE;
 }
 
 PairHMLP::~PairHMLP()
@@ -95,13 +96,21 @@ void PairHMLP::coeff(int narg, char **arg)
     for (int k = 1; k <= n; ++k) setflag[i][k] = 1;
 }
 
+/* Where the model file is; empty if it is nowhere. A folder opens as a file does. */
+std::string PairHMLP::find(const std::string &path)
+{
+  const std::string found = utils::get_potential_file_path(path);
+  return platform::path_is_directory(found) ? "" : found;
+}
+
 void PairHMLP::load(const std::string &path)
 {
   // One process reads: thousands that open one file bring a file system down.
   std::string text;
   bigint size = -1;
   if (comm->me == 0) {
-    std::ifstream in(path, std::ios::binary);
+    // Here, or in the folders of $LAMMPS_POTENTIALS.
+    std::ifstream in(find(path), std::ios::binary);
     text.assign(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
     if (in && text.size() < MAXSMALLINT) size = text.size();
   }
@@ -115,7 +124,6 @@ void PairHMLP::load(const std::string &path)
     error->all(FLERR, "{} {}", path, exc.what());
   }
   model_file = path;
-  comm_forward = comm_reverse = MESSAGE;
 }
 
 /* ---------------------------------------------------------------- set-up ---------------- */
@@ -145,11 +153,40 @@ void PairHMLP::init_style()
   const double needed = list_cutoff() + neighbor->skin;
   const bool told = comm->cutghostuser > 0.0 && comm->cutghostuser != comm_asked;
   if (told && comm->cutghostuser < needed)
-    error->all(FLERR, "Communication cutoff {} is shorter than the {:.4f} that pair style hmlp needs",
-               comm->cutghostuser, needed);
+    error->all(FLERR,
+               "Communication cutoff {} is shorter than the {:.4f} that pair style hmlp needs: "
+               "comm_modify cutoff {:.2f}",
+               comm->cutghostuser, needed, std::ceil(100.0 * needed) / 100.0);
   if (!told) comm->cutghostuser = comm_asked = needed;
+  warn_of_settings();
 
   neighbor->add_request(this, NeighConst::REQ_FULL);
+}
+
+/* What other commands add to the energy or take from it, each said once. */
+void PairHMLP::warn_of_settings()
+{
+  const auto of_no_energy = [](const std::string &style) {
+    return style == "hybrid" || utils::strmatch(style, "^zero");
+  };
+  if (!warned_bond_style)
+    for (const auto &known : *force->bond_map) {
+      if (of_no_energy(known.first) || !force->bond_match(known.first)) continue;
+      warned_bond_style = true;
+      if (comm->me == 0)
+        error->warning(FLERR,
+                       "Bond style {} counts the energy of the bonds twice, which pair style hmlp has: "
+                       "use bond_style zero",
+                       known.first);
+      break;
+    }
+  if (!warned_exclusions && neighbor->nex_type + neighbor->nex_group + neighbor->nex_mol > 0) {
+    warned_exclusions = true;
+    if (comm->me == 0)
+      error->warning(FLERR,
+                     "Pair style hmlp lacks what neigh_modify exclude takes away: pairs of molecules "
+                     "and, in boxes smaller than the cutoff, a molecule's own images");
+  }
 }
 
 double PairHMLP::init_one(int i, int j)
@@ -166,7 +203,19 @@ void PairHMLP::write_restart(FILE *fp)
   fwrite(&length, sizeof(int), 1, fp);
   fwrite(model_file.data(), 1, length, fp);
   fwrite(&model->checksum, sizeof model->checksum, 1, fp);
+  write_restart_settings(fp);
+}
+
+/* All that pair style hybrid keeps of its parts. */
+void PairHMLP::write_restart_settings(FILE *fp)
+{
   fwrite(&comm_asked, sizeof comm_asked, 1, fp);
+}
+
+void PairHMLP::read_restart_settings(FILE *fp)
+{
+  if (comm->me == 0) utils::sfread(FLERR, &comm_asked, sizeof comm_asked, 1, fp, nullptr, error);
+  MPI_Bcast(&comm_asked, 1, MPI_DOUBLE, 0, world);
 }
 
 void PairHMLP::read_restart(FILE *fp)
@@ -179,15 +228,14 @@ void PairHMLP::read_restart(FILE *fp)
     path.resize(length);
     utils::sfread(FLERR, &path[0], 1, length, fp, nullptr, error);
     utils::sfread(FLERR, &checksum, sizeof checksum, 1, fp, nullptr, error);
-    utils::sfread(FLERR, &comm_asked, sizeof comm_asked, 1, fp, nullptr, error);
   }
+  read_restart_settings(fp);
   MPI_Bcast(&length, 1, MPI_INT, 0, world);
   MPI_Bcast(&checksum, sizeof checksum, MPI_BYTE, 0, world);
-  MPI_Bcast(&comm_asked, 1, MPI_DOUBLE, 0, world);
   path.resize(length);
   MPI_Bcast(&path[0], length, MPI_CHAR, 0, world);
   // A restart may be carried to where the model is elsewhere: then pair_coeff has to say where.
-  int there = comm->me == 0 ? std::ifstream(path).good() : 0;
+  int there = comm->me == 0 && !find(path).empty();
   MPI_Bcast(&there, 1, MPI_INT, 0, world);
   if (!there) {
     if (comm->me == 0)
@@ -260,9 +308,26 @@ void PairHMLP::compute(int eflag, int vflag)
 /* Which atoms are bonded and which molecules are neighbours, after LAMMPS has made its lists. */
 void PairHMLP::rebuild()
 {
+  if (list->iskip)
+    error->all(FLERR, "Pair style hmlp needs the pairs of all atom types: no other style of pair "
+                      "style hybrid can take some of them (hybrid/overlay adds)");
   find_partners();
   find_molecules();
   build_lists();
+  check_volume();
+}
+
+void PairHMLP::check_volume()
+{
+  if (warned_volume || domain->nonperiodic || !model->has_volume()) return;
+  const double volume = domain->xprd * domain->yprd * domain->zprd / atom->natoms;
+  if (volume >= model->volume[0] && volume <= model->volume[1]) return;
+  warned_volume = true;
+  if (comm->me == 0)
+    error->warning(FLERR,
+                   "The volume is {:.3f} A^3 per atom; the training data of pair style hmlp have "
+                   "{:.3f} to {:.3f} A^3",
+                   volume, model->volume[0], model->volume[1]);
 }
 
 /* Several processes may find something wrong; the first of them speaks for all. */

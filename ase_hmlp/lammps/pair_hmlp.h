@@ -35,6 +35,8 @@ class PairHMLP : public Pair {
   void compute(int, int) override;
   void write_restart(FILE *) override;
   void read_restart(FILE *) override;
+  void write_restart_settings(FILE *) override;
+  void read_restart_settings(FILE *) override;
   int pack_forward_comm(int, int *, double *, int, int *) override;
   void unpack_forward_comm(int, int, double *) override;
   int pack_reverse_comm(int, int, double *) override;
@@ -69,13 +71,17 @@ class PairHMLP : public Pair {
   std::unique_ptr<hmlp::OverlapSpace> space;
 
   enum { PARTNERS, GRADIENTS } message = PARTNERS;
-  bool warned_bond = false, warned_contact = false;
+  bool warned_bond = false, warned_contact = false, warned_volume = false;
+  bool warned_bond_style = false, warned_exclusions = false;
 
+  static std::string find(const std::string &);
   void load(const std::string &);
   double list_cutoff() const;
+  void warn_of_settings();
   void stop_if(const std::string &);
   std::string bond_problem(int, int) const;
   void rebuild();
+  void check_volume();
   void find_partners();
   void find_molecules();
   void build_lists();
