@@ -44,6 +44,13 @@ FARTHEST = 1e6
 FEWEST = 64
 
 
+#: What is to be done about bonds that cannot be found.
+HOT = (
+    "Of hot molecules, a bond may be longer for a moment, or another atom nearer: say which atoms "
+    "are bonded by HMLP(bonds=pairs)."
+)
+
+
 class HMLP(Calculator):
     """Hierarchical machine-learned potential of molecular hydrogen.
 
@@ -54,8 +61,9 @@ class HMLP(Calculator):
     bonds : (m, 2) integers, optional
         Which atoms are bonded, each atom once. Found from the first structure if not given.
     threads : int, optional
-        Threads of the core; ``OMP_NUM_THREADS`` or every available core if not given. Results do
-        not depend on it.
+        Threads of the core; ``OMP_NUM_THREADS`` or every available core if not given; one in a
+        process that was forked off one with several (as `multiprocessing` does), for those do not
+        come along. Results do not depend on it.
 
     Notes
     -----
@@ -127,16 +135,17 @@ class HMLP(Calculator):
         if "bonds" in kwargs:
             self._set_bonds(kwargs["bonds"])
             kwargs["bonds"] = None if self._given is None else self._given.tolist()
-            self.reset()
             self.forget()
         self.parameters.update(kwargs)
         return kwargs
 
     def forget(self) -> None:
-        """Forget the bonds that were found and which warnings were given."""
+        """Forget the bonds that were found, what is of them, and which warnings were given."""
+        self.reset()
         # Positions, cell, pbc and molecules of the last structure that was calculated.
         self._seen: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
         self._geometry: Geometry | None = None
+        self._lengths: np.ndarray | None = None
         self._levels: dict[str, float] | None = None
         self._contact = float("inf")
         self._deviations: np.ndarray | None = None
@@ -167,9 +176,9 @@ class HMLP(Calculator):
     @property
     def bond_lengths(self) -> np.ndarray:
         """Lengths (m) of the bonds in the last calculation, in the order of `molecules`, Å."""
-        if self._geometry is None:
+        if self._lengths is None:
             raise RuntimeError("No structure has been calculated: the bonds are unknown.")
-        return self._geometry.bond_length.copy()
+        return self._lengths.copy()
 
     @property
     def shortest_contact(self) -> float:
@@ -319,6 +328,7 @@ class HMLP(Calculator):
         self.results = results
         self._seen = (geometry.positions, cell, pbc.copy(), molecules)
         self._geometry = geometry
+        self._lengths = geometry.bond_length
         self._levels = evaluation.levels
         self._contact = evaluation.shortest_contact
         self._deviations = None
@@ -435,7 +445,7 @@ class HMLP(Calculator):
         except BondingError as exc:
             # Overlapping atoms leave others without a partner: name the cause.
             self._check_overlap(positions, cell, pbc, self.domain.bond_limits[0], exc)
-            raise
+            raise type(exc)(f"{exc} {HOT}") from exc
         self._check_overlap(positions, cell, pbc, COINCIDENT)
         return molecules
 

@@ -28,6 +28,34 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
+class _Forked:
+    """Whether this process is a fork of one that had shared loops among threads.
+
+    GNU's OpenMP keeps its threads for the next loop; a fork does not have them, and its first
+    shared loop would wait for them for ever.
+    """
+
+    shared = False
+    here = False
+
+    @classmethod
+    def note(cls) -> None:
+        """Called in a process that has just been forked."""
+        cls.here = cls.shared
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Forked.note)
+
+
+def usable_threads(threads: int) -> int:
+    """Threads that this process can share loops among: one, where a fork has lost them."""
+    if _Forked.here:
+        return 1
+    _Forked.shared |= threads > 1
+    return threads
+
+
 @dataclass
 class Geometry:
     """What the levels see of a structure; n atoms, m molecules.
@@ -93,6 +121,7 @@ class GeometryTracker:
         molecules : (m, 2) atom indices
         threads : int
         """
+        threads = usable_threads(threads)
         positions = np.array(positions, dtype=float, order="C")
         cell = np.array(cell, dtype=float, order="C")
         if not self._still_valid(positions, cell, pbc, molecules):

@@ -139,11 +139,12 @@ def molecules_of(partner) -> np.ndarray:
     return check_molecules(np.column_stack([lower, partner[lower]]), len(partner))
 
 
-def bond_shifts(positions, cell, pbc, molecules, longest: float = LONGEST_BOND) -> np.ndarray:
+def bond_shifts(positions, cell, pbc, molecules, longest: float = BROKEN_BOND) -> np.ndarray:
     """Integer cell shifts S that make ``positions[j] + S @ cell - positions[i]`` shortest.
 
     Rounding fractional coordinates is exact for vectors shorter than half the distance between
-    cell faces; in directions thinner than that, nearby images are tried as well.
+    cell faces; in directions thinner than that, nearby images are tried as well. So bonds longer
+    than `longest` (Å) may be those to another image, where there is a nearer one.
 
     Returns
     -------

@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import ase.db
@@ -690,6 +693,56 @@ def test_copies_calculate_the_same_and_keep_bonds(duplicate, evaluations):
     atoms.get_forces()
     assert pairs(other.molecules) == {(0, 1), (2, 3)}
     assert calc.atoms != other.atoms
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))],
+    ids=["deepcopy", "pickle"],
+)
+def test_copies_know_what_was_calculated(duplicate):
+    atoms = warm()
+    atoms.calc = calc = toy_calculator()
+    atoms.get_potential_energy()
+    other = duplicate(calc)
+    assert np.array_equal(other.bond_lengths, calc.bond_lengths)
+    assert np.array_equal(other.molecules, calc.molecules)
+    assert other.shortest_contact == calc.shortest_contact
+
+
+def test_what_was_forgotten_is_calculated_again():
+    """Bonds that were kept by history only are another structure's once that is forgotten."""
+    atoms = hot_contact(2.0)
+    atoms.calc = calc = toy_calculator(contact=0.6)
+    atoms.get_forces()
+    atoms.positions = hot_contact(0.72).positions
+    atoms.get_potential_energy()
+    calc.forget()
+    with pytest.raises(BondingError):
+        atoms.get_potential_energy()
+    with pytest.raises(RuntimeError, match="the bonds are unknown"):
+        _ = calc.bond_lengths
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_forks_of_a_process_with_threads_do_not_wait_for_them():
+    script = """
+import os, sys, warnings
+from ase_hmlp import HMLP
+from ase_hmlp.simulate.structures import load
+warnings.simplefilter("ignore")  # Python's own, about forks and threads
+atoms = load("P21c-8").repeat((3, 3, 3))
+atoms.calc = HMLP(threads=2)
+energy = atoms.get_potential_energy()
+child = os.fork()
+if not child:
+    atoms.calc = HMLP(threads=2)
+    os._exit(0 if abs(atoms.get_potential_energy() - energy) < 1e-9 else 1)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    done = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def test_deepcopy_shares_the_model():

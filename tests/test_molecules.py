@@ -132,14 +132,19 @@ def test_bond_shifts_are_the_shortest(structure):
     assert [tuple(map(int, row)) for row in shifts] == [shift for shift, _ in oracle.bonds(s)]
 
 
-@given(seeds, st.sampled_from([0.9, 1.1, 1.6, 2.4]), st.sampled_from([0, 1, 3, -4]))
-def test_bond_shifts_in_tiny_skewed_cells(seed, width, skew):
+@given(
+    seeds,
+    st.sampled_from([0.9, 1.1, 1.6, 2.4, 2.8, 3.3]),
+    st.sampled_from([0, 0.5, 1, 3, -4]),
+    st.sampled_from([0.74, 1.4, 1.7]),
+)
+def test_bond_shifts_in_tiny_skewed_cells(seed, width, skew, bond):
     """Cells down to the length of a bond, skewed by several vectors."""
     rng = np.random.default_rng(seed)
     cell = width * (np.eye(3) + 0.05 * rng.normal(size=(3, 3)))
     cell[2] += skew * cell[0] - skew * cell[1]
     axis = rng.normal(size=3)
-    ends = np.array([np.zeros(3), 0.74 * axis / np.linalg.norm(axis)])
+    ends = np.array([np.zeros(3), bond * axis / np.linalg.norm(axis)])
     ends += rng.uniform(-1, 1, 3) @ cell + rng.integers(-3, 4, size=(2, 3)) @ cell
     molecules = np.array([[0, 1]], dtype=np.intc)
     (shift,) = bond_shifts(ends, cell, PERIODIC, molecules)
@@ -148,7 +153,7 @@ def test_bond_shifts_in_tiny_skewed_cells(seed, width, skew):
     assert np.linalg.norm(ends[1] + shift @ cell - ends[0]) == pytest.approx(
         np.linalg.norm(vector), abs=1e-12
     )
-    assert np.linalg.norm(vector) <= 0.74 + 1e-12
+    assert np.linalg.norm(vector) <= bond + 1e-12
     assert shift.tolist() == list(expected)
 
 
