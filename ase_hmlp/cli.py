@@ -1066,21 +1066,17 @@ def export_lammps(model, output):
 def export_data(structure, output, index, repeat):
     """Write STRUCTURE (any file ASE reads) as LAMMPS data: atom_style bond, units metal.
 
-    Bonds are found as the calculator finds them; atoms of one mass are one type; the cell is
-    turned to LAMMPS's convention.
+    Bonds are those of the file, if it has a column "partner" or is a trajectory of `hmlp run`, else
+    found as the calculator finds them; atoms of one mass are one type; the cell is turned to
+    LAMMPS's convention.
     """
-    from ase_hmlp.errors import DataError
-    from ase_hmlp.lammps.export import write_data
+    from ase_hmlp.lammps.export import read_structure, repeated, write_data
 
-    try:
-        from ase.io import read
-
-        atoms = read(structure, index=index)
-    except OSError:
-        raise
-    except Exception as exc:  # ASE's readers raise whatever they stumble over
-        raise DataError(f"{structure} cannot be read as a structure: {exc}") from exc
-    written = write_data(atoms.repeat(repeat), output or Path(f"{structure.stem}.data"))
+    atoms = read_structure(structure, index)
+    supercell = repeated(atoms, repeat)
+    written = write_data(supercell, output or Path(f"{structure.stem}.data"))
+    if atoms.has("momenta") and not supercell.has("momenta"):
+        click.echo("Velocities were left out: those of all copies would be the same.", err=True)
     masses = ", ".join(f"{k} of {mass:g} u" for k, mass in enumerate(written.masses, 1))
     click.echo(f"{written.path} (atom types: {masses})")
 

@@ -1,5 +1,6 @@
 """The command line: exit codes, sentences, and what `hmlp demo` leaves."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from toy_models import hcp, toy_potential
 from ase_hmlp import HMLP, __version__
 from ase_hmlp.cli import main
 from ase_hmlp.errors import ModelNotFoundError
-from ase_hmlp.model_io import Domain, Model, save_model
+from ase_hmlp.model_io import Domain, Model, load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +235,20 @@ def test_demo_refuses_a_folder_with_something_in_it(model_file, tmp_path):
 def test_demo_leaves_no_folder_behind_a_missing_model(tmp_path):
     assert_refused(hmlp("demo", "-o", tmp_path / "demo", "--model", "nowhere"), "nowhere")
     assert not (tmp_path / "demo").exists()
+
+
+def test_demo_refuses_a_pressure_beyond_the_training_data(model_file, tmp_path):
+    """Unless the model says that its pressures are not known."""
+    result = demo(model_file, tmp_path / "demo", "--pressure", 600)
+    assert_refused(result, "model toy end at 300 GPa: 600 GPa is beyond them.")
+    assert not (tmp_path / "demo").exists()
+    model = load_model(model_file)
+    domain = dataclasses.replace(model.domain, pressure=(0.0, 1.0))
+    for pressure, refused in ((None, True), ("not labelled", False)):
+        training = {} if pressure is None else {"pressure": pressure}
+        save_model(Model(model.potential, domain, "toy", training), tmp_path / "other.joblib")
+        result = demo(tmp_path / "other.joblib", tmp_path / "demo")
+        assert ("is beyond them" in result.stderr) == refused
 
 
 def test_demo_refuses_an_unknown_phase(tmp_path):

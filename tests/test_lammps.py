@@ -12,6 +12,7 @@ import lammps_runs
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.io import Trajectory
 from ase.md.verlet import VelocityVerlet
 from lammps_runs import RESULTS, SETUP, boundary, evaluate, lammps, read
 from strategies import build_structure
@@ -395,6 +396,9 @@ def test_restart_elsewhere(tmp_path, model):
     shutil.copy(model, tmp_path / "here.hmlp")
     lammps(tmp_path, start(tmp_path, warm(), "here.hmlp") + "run 0\nwrite_restart a.restart\n")
     (tmp_path / "here.hmlp").unlink()
+    without_volume(model, tmp_path / "older.hmlp").rename(tmp_path / "here.hmlp")
+    done = lammps(tmp_path, "read_restart a.restart\nrun 0\n")  # of the same energies
+    (tmp_path / "here.hmlp").unlink()
     done = lammps(tmp_path, f"read_restart a.restart\npair_coeff * * {model} H\nrun 0\n")
     assert "here.hmlp of the restart is not here" in done.stdout
     write_model(Model(toy_potential(), TOY_DOMAIN), tmp_path / "here.hmlp")
@@ -545,6 +549,14 @@ def write_body(path, body):
     """A model file of these records."""
     header = f"hmlp-lammps {SCHEMA}\nbytes {len(body)} crc32 {zlib.crc32(body):08x}\n"
     path.write_bytes(header.encode() + body)
+    return path
+
+
+def without_volume(model, path):
+    """The model file as it was before it had the range of volumes, its last record."""
+    body = model.read_bytes().split(b"\n", 2)[2]
+    assert body.splitlines()[-1].startswith(b"volume 2 ")
+    return write_body(path, body[: body.rindex(b"volume ")])
 
 
 @pytest.mark.parametrize("case", ERRORS)
@@ -611,8 +623,7 @@ def test_warning_of_the_volume(tmp_path, model, domain, factor):
     done = lammps(tmp_path, setup.replace("MODEL", str(model)), 2)
     (warning,) = (line for line in warnings_of(done) if "volume" in line)
     assert f"{sentence} {low:.3f} to {high:.3f} A^3" in warning
-    lines = model.read_bytes().split(b"\n", 2)[2].splitlines(keepends=True)
-    write_body(tmp_path / "old.hmlp", b"".join(x for x in lines if not x.startswith(b"volume ")))
+    without_volume(model, tmp_path / "old.hmlp")
     done = lammps(tmp_path, setup.replace("MODEL", "old.hmlp"))
     assert not [line for line in warnings_of(done) if "volume" in line]
 
@@ -735,15 +746,98 @@ def test_data_of_what_is_no_structure(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     Atoms("HHO", np.diag([0, 0.7, 3])).write(tmp_path / "water.xyz")
     Atoms("HHH", np.diag([0, 0.7, 3])).write(tmp_path / "odd.xyz")
+    (tmp_path / "table.md").write_text("# nothing\n")
+    (tmp_path / "folder").mkdir()
+    for name in ("one.xyz", "one.traj", "one.vasp"):
+        pa3(3.2).write(tmp_path / name)
+    (tmp_path / "half.traj").write_bytes((tmp_path / "one.traj").read_bytes()[:100])
+    wrong = rectangle()
+    wrong.arrays["partner"][:] = 2
+    wrong.write(tmp_path / "wrong.extxyz")
     for name, sentence in {
         "notes.txt": "cannot be read as a structure",
         "water.xyz": "Atom 2 is O: the potential knows hydrogen only",
         "odd.xyz": "3 atoms cannot all be in molecules",
         "none.xyz": "No such file",
+        "table.md": "Error: table.md holds no structure that can be read.",
+        "folder": "There is no trajectory folder/trajectory.traj.",
+        "half.traj": "half.traj cannot be read as a structure: ",
+        "one.xyz --index 5": "Error: one.xyz holds no frame 5 that can be read.",
+        "one.traj --index 5": "Error: one.traj holds no frame 5 that can be read.",
+        "one.vasp --index -3": "Error: one.vasp holds no frame -3 that can be read.",
+        "one.xyz -o no/where": "Error: no/where: No such file or directory",
+        "one.xyz -o folder": "Error: folder: Is a directory",
+        "wrong.extxyz": "bonds must name each atom once",
     }.items():
-        done = hmlp("export", "data", name, cwd=tmp_path)
+        done = hmlp("export", "data", *name.split(), cwd=tmp_path)
         assert done.returncode == 2 and sentence in done.stderr, done.stderr
+        assert not done.stderr.strip().endswith(":")
         assert len(done.stderr.strip().splitlines()) == 1
+    done = hmlp("export", "lammps", MODEL, "-o", "no/where", cwd=tmp_path)
+    assert done.stderr == "Error: no/where: No such file or directory\n"
+
+
+def rectangle():
+    """Two molecules whose atoms are nearer to each other's than to their partners."""
+    atoms = Atoms("H4", [[0.3, 1, 1], [3.6, 1, 1], [0.3, 1.9, 1], [3.6, 1.9, 1]])
+    atoms.set_cell([4.0, 4.0, 4.0])
+    atoms.pbc = True
+    atoms.set_array("partner", np.array([1, 0, 3, 2]))
+    return atoms
+
+
+def bonds_of(path):
+    """Pairs of atoms, from 0, and bond lengths by the file's own positions."""
+    text = path.read_text()
+    atoms = text.split("Atoms # bond\n\n")[1].split("\n\n")[0].splitlines()
+    positions = np.array([line.split()[3:6] for line in atoms], dtype=float)
+    rows = text.split("Bonds\n\n")[1].splitlines()
+    pairs = np.array([line.split()[2:] for line in rows], dtype=int) - 1
+    return pairs.tolist(), np.linalg.norm(np.subtract(*positions[pairs.T]), axis=1)
+
+
+def test_data_with_the_bonds_that_are_stated(tmp_path):
+    """By the column "partner", across the cell's faces, of a supercell as well."""
+    atoms = rectangle()
+    write_data(atoms, tmp_path / "a.data")
+    assert bonds_of(tmp_path / "a.data")[0] == [[0, 1], [2, 3]]
+    write_data(atoms, tmp_path / "a.data", bonds=[[0, 2], [1, 3]])
+    assert bonds_of(tmp_path / "a.data")[0] == [[0, 2], [1, 3]]
+    atoms.write(tmp_path / "r.extxyz")
+    done = hmlp("export", "data", "r.extxyz", "--repeat", 2, 1, 3, cwd=tmp_path)
+    assert done.stderr == ""
+    pairs, lengths = bonds_of(tmp_path / "r.data")
+    assert pairs == [[k, k + 1] for k in range(0, 24, 2)]
+    np.testing.assert_allclose(lengths, 0.7, atol=1e-7)
+
+
+def test_data_of_a_frame_of_a_run(tmp_path):
+    """The header of its trajectory says which atoms are bonded; the folder stands for it."""
+    atoms = rectangle()
+    del atoms.arrays["partner"]
+    with Trajectory(tmp_path / "trajectory.traj", "w") as frames:
+        described = {"type": "molecular-dynamics", "molecules": [[0, 1], [2, 3]]}
+        frames.set_description(described)
+        for _ in range(2):
+            frames.write(atoms)
+    for name in ("trajectory.traj", "."):
+        for options in ((), ("--index", 0, "--repeat", 1, 2, 1)):
+            done = hmlp("export", "data", name, "-o", "a.data", *options, cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (0, "")
+            pairs, lengths = bonds_of(tmp_path / "a.data")
+            assert pairs == [[k, k + 1] for k in range(0, len(pairs) * 2, 2)]
+            assert len(pairs) == (4 if options else 2)
+            np.testing.assert_allclose(lengths, 0.7, atol=1e-7)
+
+
+def test_data_of_a_supercell_has_no_velocities(tmp_path):
+    """They would be the same in every copy."""
+    warm(size=(1, 1, 1)).write(tmp_path / "warm.traj")
+    done = hmlp("export", "data", "warm.traj", cwd=tmp_path)
+    assert done.stderr == "" and "Velocities" in (tmp_path / "warm.data").read_text()
+    done = hmlp("export", "data", "warm.traj", "--repeat", 2, 2, 1, cwd=tmp_path)
+    assert done.stderr == "Velocities were left out: those of all copies would be the same.\n"
+    assert done.returncode == 0 and "Velocities" not in (tmp_path / "warm.data").read_text()
 
 
 # ---------------------------------------------------------------- building

@@ -438,6 +438,17 @@ def test_observers_see_what_they_asked_for(model_file, tmp_path):
     assert rows == [(0, 9, False), (4, 9, True), (8, 9, True)]
 
 
+def test_volumes_outside_the_training_data_are_events(tmp_path):
+    other = toy_model(contact=0.6, contact_limit=0.4, volume=(4.0, 5.0))
+    model = save_model(other, tmp_path / "other.joblib")
+    run = start(model, tmp_path / "run", stage=[{"ensemble": "nve", "steps": 9}])
+    run.run()
+    events = read_events(tmp_path / "run" / run_folder.EVENTS)
+    messages = [e["message"] for e in events if e["kind"] == "volume"]
+    assert messages and all("LAMMPS counts" not in message for message in messages)
+    assert any("4.000 to 5.000 A^3. This is an extrapolation." in message for message in messages)
+
+
 # ---------------------------------------------------------------- what cannot be done
 
 

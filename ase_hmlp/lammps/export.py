@@ -7,15 +7,24 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
+from ase.io import read
 
 from ase_hmlp import __version__
 from ase_hmlp._core.levels import BLOCK, N_FINGERPRINTS
-from ase_hmlp.errors import StructureError, UnsupportedElementError
+from ase_hmlp.analysis.source import Source
+from ase_hmlp.errors import DataError, StructureError, UnsupportedElementError
 from ase_hmlp.model_io import Model, load_model
-from ase_hmlp.molecules import bond_shifts, check_molecules, find_molecules
+from ase_hmlp.molecules import (
+    bond_shifts,
+    check_molecules,
+    find_molecules,
+    molecules_of,
+    partners,
+)
 from ase_hmlp.neighbors import complete_cell
 
 #: Version of the model file's layout; the reader is ``hmlp_model.h``.
@@ -57,7 +66,7 @@ def _records(model: Model) -> Iterator[tuple[str, list[str]]]:
     yield "rep_block", _numbers(BLOCK)
     yield "fingerprints", _numbers(N_FINGERPRINTS)
     yield "e0", _numbers(potential.e0)
-    for name in ("volume", "bond_limits", "bond_length", "contact", "contact_limit"):
+    for name in ("bond_limits", "bond_length", "contact", "contact_limit"):
         yield name, _numbers(getattr(domain, name))
     for name, value in potential.bond.curve.record.items():
         yield f"bond.{name}", _numbers(value)
@@ -65,15 +74,92 @@ def _records(model: Model) -> Iterator[tuple[str, list[str]]]:
         yield f"interaction.{name}", _numbers(value)
     if potential.environment is None:
         yield "environment.n_fingerprints", _numbers(0)
-        return
-    yield "environment.n_fingerprints", _numbers(N_FINGERPRINTS)
-    for name, value in potential.environment.regressor.machine.record.items():
-        yield f"environment.{name}", _numbers(value)
+    else:
+        yield "environment.n_fingerprints", _numbers(N_FINGERPRINTS)
+        for name, value in potential.environment.regressor.machine.record.items():
+            yield f"environment.{name}", _numbers(value)
+    # Last: restart files know a model by what is before it.
+    yield "volume", _numbers(domain.volume)
 
 
 def _numbers(values) -> list[str]:
     # repr is the shortest decimal number that reads back as the same double.
     return [repr(x) for x in np.ravel(np.asarray(values, dtype=float)).tolist()]
+
+
+def read_structure(path, index: int = -1) -> Atoms:
+    """Read a frame, and which atoms are bonded, where its file says so.
+
+    Parameters
+    ----------
+    path : str or path
+        Any file ASE reads, or the folder of a run.
+    index : int
+        Of the frame.
+
+    Returns
+    -------
+    ase.Atoms
+        ``arrays["partner"]`` is the bonded partner of each atom, where the file has this column or
+        is a trajectory of `hmlp run`.
+
+    Raises
+    ------
+    DataError, TrajectoryError
+        If there is no such frame, or none that can be read.
+    """
+    Path(path).stat()  # what is not there is no trajectory either
+    source = Source(path)
+    try:
+        frame = read(str(source.path), index=index, do_not_split_by_at_sign=True)
+    except OSError as exc:
+        if exc.filename:
+            raise
+        raise DataError(f"{path} cannot be read as a structure: {_reason(exc)}.") from exc
+    except Exception as exc:  # ASE's readers raise whatever they stumble over
+        # So do frames that are not there: nothing is said, and of formats of one frame even less.
+        if isinstance(exc, (StopIteration, AssertionError)) and not str(exc):
+            what = "no structure" if index in (0, -1) else f"no frame {index}"
+            raise DataError(f"{path} holds {what} that can be read.") from exc
+        raise DataError(f"{path} cannot be read as a structure: {_reason(exc)}.") from exc
+    atoms, stated = cast(Atoms, frame), source.molecules
+    if "partner" not in atoms.arrays and stated is not None:
+        atoms.set_array("partner", partners(check_molecules(stated, len(atoms))))
+    return atoms
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc).rstrip(".") or type(exc).__name__
+
+
+def repeated(atoms, repeat) -> Atoms:
+    """Supercell that keeps the bonds ``arrays["partner"]`` states, and has no velocities.
+
+    Copies with the velocities of one cell would be periodic copies for ever.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    repeat : three int
+
+    Returns
+    -------
+    ase.Atoms
+    """
+    copies = int(np.prod(repeat))
+    whole = atoms.copy()
+    if copies > 1:
+        whole.arrays.pop("momenta", None)
+    if "partner" in atoms.arrays:
+        # In one piece, both atoms of a molecule are of the same copy.
+        molecules = molecules_of(atoms.arrays["partner"])
+        cell = complete_cell(atoms.cell.array, atoms.pbc)
+        shifts = bond_shifts(atoms.positions, cell, atoms.pbc, molecules)
+        whole.positions[molecules[:, 1]] += shifts @ cell
+    supercell = whole.repeat(repeat)
+    if "partner" in atoms.arrays:
+        supercell.arrays["partner"] += np.repeat(np.arange(copies) * len(atoms), len(atoms))
+    return supercell
 
 
 @dataclass(frozen=True)
@@ -106,7 +192,8 @@ def write_data(atoms, path, bonds=None) -> LammpsData:
     atoms : ase.Atoms
     path : str or path
     bonds : (m, 2) integers, optional
-        Which atoms are bonded; found as the calculator finds them if not given.
+        Which atoms are bonded; if not given, those that ``arrays["partner"]`` states, or found as
+        the calculator finds them.
 
     Returns
     -------
@@ -126,10 +213,12 @@ def write_data(atoms, path, bonds=None) -> LammpsData:
         )
     pbc = atoms.pbc
     cell = complete_cell(atoms.cell.array, pbc)
-    if bonds is None:
-        molecules = find_molecules(atoms.positions, cell, pbc)
-    else:
+    if bonds is not None:
         molecules = check_molecules(bonds, len(atoms))
+    elif "partner" in atoms.arrays:
+        molecules = molecules_of(atoms.arrays["partner"])
+    else:
+        molecules = find_molecules(atoms.positions, cell, pbc)
     box, origin = _box(atoms.positions, cell, pbc)
     lower, rotation = _lower_triangular(box)
     masses, types = _types(atoms.get_masses())
@@ -214,6 +303,8 @@ def _write(path, content: bytes) -> Path:
     try:
         unfinished.write_bytes(content)
         os.replace(unfinished, path)
+    except OSError as exc:  # nobody knows the other name
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
     finally:
         unfinished.unlink(missing_ok=True)
     return path

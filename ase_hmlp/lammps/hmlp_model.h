@@ -7,8 +7,7 @@
  *     <key> <count> <count numbers, exact to the last bit>
  *
  * The arrays are those of the kernel's structs, element by element, so that reading is copying.
- * Of records only "volume" may be missing, which older files of this schema do not have; records of
- * other keys are not read.
+ * The last record is "volume", which older files of this schema lack.
  */
 #ifndef HMLP_MODEL_H
 #define HMLP_MODEL_H
@@ -38,7 +37,7 @@ class Model {
   double bond_limits[2], bond_length[2]; /* refused outside the first, warned outside the second */
   double contact, contact_limit;         /* warned below the first, refused below the second */
   double volume[2] = {0.0, 0.0};         /* per atom, warned outside; zeros if not known */
-  std::uint32_t checksum = 0;
+  std::uint32_t checksum = 0;            /* of all records but "volume", which changes no energy */
 
   Model(const Model&) = delete; /* the structs point into this object's own arrays */
   Model& operator=(const Model&) = delete;
@@ -103,6 +102,9 @@ class Model {
       fail("is truncated");
     if (text.size() - second - 1 != bytes || crc32(text.c_str() + second + 1, bytes) != checksum)
       fail("is damaged: its checksum does not match");
+    const auto last = text.rfind("\nvolume ");
+    if (last != std::string::npos && text.find('\n', last + 1) == text.size() - 1)
+      checksum = crc32(text.c_str() + second + 1, last - second);
     const char* c = text.c_str() + second + 1;
     const char* const end = text.c_str() + text.size();
     while (c < end) {

@@ -29,8 +29,8 @@ from ase import Atoms
 from ase.io import read, write
 
 from ase_hmlp.calculator import HMLP
-from ase_hmlp.errors import DomainWarning, OutputExistsError
-from ase_hmlp.model_io import model_hash
+from ase_hmlp.errors import DomainError, DomainWarning, OutputExistsError
+from ase_hmlp.model_io import Model, model_hash
 from ase_hmlp.simulate import figures
 from ase_hmlp.simulate.averages import block_average, drift
 from ase_hmlp.simulate.build import phase, supercell
@@ -165,11 +165,12 @@ def run_demo(
     Raises
     ------
     ase_hmlp.errors.HMLPError
-        If the folder, the model, the relaxation or a structure will not do.
+        If the pressure, the folder, the model, the relaxation or a structure will not do.
     """
     settings = settings or DemoSettings()
     npt = settings.npt
     calculator = HMLP(settings.model, threads=settings.threads)
+    _check_pressure(calculator.model, npt.pressure)
     folder = prepare_folder(folder, overwrite)
     timings = {}
     status = "failed"
@@ -226,6 +227,16 @@ def run_demo(
     }
     _write_json(folder / "summary.json", summary)
     return Demo(folder, relaxation, results, summary)
+
+
+def _check_pressure(model: Model, pressure: float) -> None:
+    """Refuse what the training data end below; without labelled stresses they have no pressures."""
+    highest = model.domain.pressure[1]
+    if pressure > highest and model.training.get("pressure") is None:
+        raise DomainError(
+            f"The training data of model {model.name} end at {highest:.0f} GPa: "
+            f"{pressure:g} GPa is beyond them."
+        )
 
 
 def _relaxed_results(relaxation: Relaxation, published: Atoms, pressure: float) -> list[Result]:

@@ -337,8 +337,12 @@ class LammpsDynamics(Dynamics):
                 row = np.array([float(word) for word in words])
             elif line.startswith("WARNING: ") and "training data of pair style hmlp" in line:
                 text = re.sub(r" \(\S+:\d+\)$", "", line.removeprefix("WARNING: ").strip())
-                kind = "contact" if "different molecules" in text else "bond_length"
-                message = f"{text}. This is an extrapolation (LAMMPS counts atoms from 1)."
+                message = f"{text}. This is an extrapolation."
+                if text.startswith("The volume"):
+                    kind = "volume"
+                else:
+                    kind = "contact" if "different molecules" in text else "bond_length"
+                    message = f"{message[:-1]} (LAMMPS counts atoms from 1)."
                 warnings.warn(DomainWarning(message, kind), stacklevel=2)
 
     def _follow(self, stop: int) -> None:
