@@ -751,6 +751,7 @@ def test_data_of_what_is_no_structure(tmp_path):
     for name in ("one.xyz", "one.traj", "one.vasp"):
         pa3(3.2).write(tmp_path / name)
     (tmp_path / "half.traj").write_bytes((tmp_path / "one.traj").read_bytes()[:100])
+    molecule().write(tmp_path / "open.xyz")
     wrong = rectangle()
     wrong.arrays["partner"][:] = 2
     wrong.write(tmp_path / "wrong.extxyz")
@@ -767,6 +768,7 @@ def test_data_of_what_is_no_structure(tmp_path):
         "one.vasp --index -3": "Error: one.vasp holds no frame -3 that can be read.",
         "one.xyz -o no/where": "Error: no/where: No such file or directory",
         "one.xyz -o folder": "Error: folder: Is a directory",
+        "open.xyz --repeat 1 1 2": "Cell vector 3 of 3 is missing: nothing repeats along it.",
         "wrong.extxyz": "bonds must name each atom once",
     }.items():
         done = hmlp("export", "data", *name.split(), cwd=tmp_path)

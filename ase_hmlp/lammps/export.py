@@ -145,7 +145,15 @@ def repeated(atoms, repeat) -> Atoms:
     Returns
     -------
     ase.Atoms
+
+    Raises
+    ------
+    StructureError
+        If there is no cell vector along which to repeat.
     """
+    for k in range(3):
+        if repeat[k] > 1 and not atoms.cell[k].any():
+            raise StructureError(f"Cell vector {k + 1} of 3 is missing: nothing repeats along it.")
     copies = int(np.prod(repeat))
     whole = atoms.copy()
     if copies > 1:
