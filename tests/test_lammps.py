@@ -781,7 +781,7 @@ def test_data_of_what_is_no_structure(tmp_path):
 
 def rectangle():
     """Two molecules whose atoms are nearer to each other's than to their partners."""
-    atoms = Atoms("H4", [[0.3, 1, 1], [3.6, 1, 1], [0.3, 1.9, 1], [3.6, 1.9, 1]])
+    atoms = Atoms("H4", [[0.3, 1, 1], [3.4, 1, 1], [0.3, 1.7, 1], [3.4, 1.7, 1]])
     atoms.set_cell([4.0, 4.0, 4.0])
     atoms.pbc = True
     atoms.set_array("partner", np.array([1, 0, 3, 2]))
@@ -810,7 +810,7 @@ def test_data_with_the_bonds_that_are_stated(tmp_path):
     assert done.stderr == ""
     pairs, lengths = bonds_of(tmp_path / "r.data")
     assert pairs == [[k, k + 1] for k in range(0, 24, 2)]
-    np.testing.assert_allclose(lengths, 0.7, atol=1e-7)
+    np.testing.assert_allclose(lengths, 0.9, atol=1e-7)
 
 
 def test_data_of_a_frame_of_a_run(tmp_path):
@@ -829,7 +829,7 @@ def test_data_of_a_frame_of_a_run(tmp_path):
             pairs, lengths = bonds_of(tmp_path / "a.data")
             assert pairs == [[k, k + 1] for k in range(0, len(pairs) * 2, 2)]
             assert len(pairs) == (4 if options else 2)
-            np.testing.assert_allclose(lengths, 0.7, atol=1e-7)
+            np.testing.assert_allclose(lengths, 0.9, atol=1e-7)
 
 
 def test_data_of_a_supercell_has_no_velocities(tmp_path):
