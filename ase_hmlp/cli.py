@@ -1070,7 +1070,8 @@ def export_data(structure, output, index, repeat):
     found as the calculator finds them; atoms of one mass are one type; the cell is turned to
     LAMMPS's convention.
     """
-    from ase_hmlp.lammps.export import read_structure, repeated, write_data
+    from ase_hmlp.lammps.export import write_data
+    from ase_hmlp.stated_bonds import read_structure, repeated
 
     atoms = read_structure(structure, index)
     supercell = repeated(atoms, repeat)

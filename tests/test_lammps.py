@@ -756,7 +756,7 @@ def test_data_of_what_is_no_structure(tmp_path):
     wrong.arrays["partner"][:] = 2
     wrong.write(tmp_path / "wrong.extxyz")
     for name, sentence in {
-        "notes.txt": "cannot be read as a structure",
+        "notes.txt": "notes.txt has no format that ASE reads",
         "water.xyz": "Atom 2 is O: the potential knows hydrogen only",
         "odd.xyz": "3 atoms cannot all be in molecules",
         "none.xyz": "No such file",

@@ -110,6 +110,14 @@ def test_bonds_of_a_hot_start_are_as_stated(model_file, tmp_path):
     assert frames.longest == BROKEN_BOND
     with pytest.raises(BrokenBondError, match=r"more than 0\.7 Å"):
         list(analysis.Trajectory(tmp_path / "stated", longest=0.7))
+    # So does a run that starts from it; of a supercell no two copies move alike.
+    onward = {"file": "stated", "index": 0, "repeat": [2, 1, 1]}
+    config = settings(model_file, stage=stages, structure=onward)
+    run = Run(config, tmp_path / "onward", base=tmp_path)
+    assert run.run()["status"] == "finished"
+    start = read(tmp_path / "onward" / "initial.extxyz")
+    assert start.arrays["partner"].tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+    assert not np.allclose(start.get_velocities()[:4], start.get_velocities()[4:])
 
 
 def kill_me():

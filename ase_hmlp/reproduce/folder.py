@@ -23,9 +23,11 @@ import numpy as np
 from ase import Atoms
 from ase.io import iread, write
 
+from ase_hmlp.analysis.source import Source
 from ase_hmlp.errors import ConfigError, ModelFileError, OutputExistsError
 from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import available_models, model_hash
+from ase_hmlp.molecules import partners
 from ase_hmlp.parallel import WorkersSection, unordered
 from ase_hmlp.reproduce.measurements import FINGERPRINTS, QUENCH, Measured, measure, read_measured
 from ase_hmlp.reproduce.points import NVE, STARTS, first_frame
@@ -326,6 +328,9 @@ class Reproduction:
             momenta=last.get_momenta(),
         )
         atoms.set_cell(np.mean(cells, axis=0), scale_atoms=True)
+        stated = Source(self.path(parent) / run_folder.TRAJECTORY).molecules
+        if stated is not None:
+            atoms.set_array("partner", partners(stated))
         stream = io.StringIO()
         write(stream, atoms, format="extxyz")
         path.parent.mkdir(exist_ok=True)

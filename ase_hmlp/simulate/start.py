@@ -8,17 +8,16 @@ from typing import Literal, cast
 
 import numpy as np
 from ase import Atoms
-from ase.io import read
-from ase.io.formats import UnknownFileTypeError
 from ase.md.velocitydistribution import Stationary
 
 from ase_hmlp.calculator import HMLP
-from ase_hmlp.errors import ConfigError
+from ase_hmlp.errors import ConfigError, HMLPError
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.build import at_pressure, hcp, isotopes, orthogonal, phase, supercell
 from ase_hmlp.simulate.dynamics import Stage, draw_momenta
 from ase_hmlp.simulate.melt import liquid, solid_liquid
 from ase_hmlp.simulate.run_config import StructureSection
+from ase_hmlp.stated_bonds import read_structure, repeated
 
 #: Phases that are no crystals of `structures.NAMES`.
 MADE = ("hcp", "liquid", "slab")
@@ -47,7 +46,7 @@ def check(section: StructureSection, base: Path, stages: Sequence[Stage]) -> Non
     ):
         if name is not None and name not in known:
             raise ConfigError(f"structure.{key}: there is no {name!r}, but {', '.join(known)}.")
-    if section.file is not None and not (base / section.file).is_file():
+    if section.file is not None and not (base / section.file).exists():
         raise ConfigError(f"structure.file: there is no {base / section.file}.")
     if section.repeat is not None and section.phase in MADE:
         raise ConfigError(f"structure.repeat: {section.phase} takes atoms instead.")
@@ -185,18 +184,13 @@ class _Builder:
     def _read(self) -> Atoms:
         section, path = self.section, self.base / self.section.file
         try:
-            atoms = cast(Atoms, read(path, index=section.index))
-        except UnknownFileTypeError as error:
-            raise ConfigError(f"structure.file: {path} has no format that ASE reads.") from error
-        except Exception as error:  # readers raise whatever they meet
-            reason = str(error).rstrip(".") or type(error).__name__
-            raise ConfigError(
-                f"structure.file: {path} cannot be read as a structure: {reason}."
-            ) from error
+            atoms = read_structure(path, section.index)
+        except (HMLPError, OSError) as error:
+            raise ConfigError(f"structure.file: {error}") from error
         atoms.calc = None
-        atoms.arrays.pop("partner", None)  # supercells would not keep it right
         check_atoms(atoms, self.stages, f"structure.file: {path}")
-        if not atoms.has("momenta"):
+        copies = np.prod(section.repeat) if section.repeat else 1
+        if copies > 1 or not atoms.has("momenta"):
             _temperature(section, self.stages[0])
         if section.relax not in (None, "none"):
             if not atoms.pbc.all():
@@ -206,8 +200,9 @@ class _Builder:
                 )
             atoms = self._relaxed(atoms, section.relax)
         if section.orthogonal:
+            atoms.arrays.pop("partner", None)  # its atoms are others
             atoms = orthogonal(atoms)
-        return atoms.repeat(section.repeat) if section.repeat else atoms
+        return repeated(atoms, section.repeat) if section.repeat else atoms
 
     def _solid(self, name: str, min_atoms: int) -> Atoms:
         section = self.section
