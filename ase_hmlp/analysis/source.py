@@ -28,7 +28,7 @@ def file_sha256(path) -> str:
     return digest.hexdigest()
 
 
-def _of_run(path: Path) -> Path:
+def trajectory_path(path: Path) -> Path:
     """The trajectory in the folder of a run; any other path as it is."""
     return path / "trajectory.traj" if path.is_dir() else path
 
@@ -56,7 +56,7 @@ class Source:
         self._once: Iterator[Atoms] | None = None
         self._type_masses = np.array(type_masses, dtype=float)
         if isinstance(source, (str, Path)):
-            self.path = _of_run(Path(source))
+            self.path = trajectory_path(Path(source))
             self.name = str(self.path)
             if not self.path.is_file():
                 raise TrajectoryError(f"There is no trajectory {self.path}.")

@@ -24,6 +24,7 @@ from ase import Atoms
 from ase.io import write
 from threadpoolctl import threadpool_limits
 
+from ase_hmlp.analysis.source import trajectory_path
 from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import ConfigError, DomainWarning, HMLPError, RunError
 from ase_hmlp.files import write_whole
@@ -133,7 +134,7 @@ class Run:
         if self._given is not None:
             record["structure_sha256"] = _digest(self._given)
         elif self.config.structure is not None and self.config.structure.file is not None:
-            file = self.base / self.config.structure.file
+            file = trajectory_path(self.base / self.config.structure.file)
             record["structure_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
         return record
 

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.md.velocitydistribution import Stationary
 
+from ase_hmlp.analysis.source import trajectory_path
 from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import ConfigError, HMLPError
 from ase_hmlp.simulate import structures
@@ -46,8 +47,8 @@ def check(section: StructureSection, base: Path, stages: Sequence[Stage]) -> Non
     ):
         if name is not None and name not in known:
             raise ConfigError(f"structure.{key}: there is no {name!r}, but {', '.join(known)}.")
-    if section.file is not None and not (base / section.file).exists():
-        raise ConfigError(f"structure.file: there is no {base / section.file}.")
+    if section.file is not None and not trajectory_path(base / section.file).is_file():
+        raise ConfigError(f"structure.file: there is no {trajectory_path(base / section.file)}.")
     if section.repeat is not None and section.phase in MADE:
         raise ConfigError(f"structure.repeat: {section.phase} takes atoms instead.")
     if section.file is None:
