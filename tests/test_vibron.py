@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase import units
+from ase.io.trajectory import TrajectoryWriter
 from hypothesis import given, settings
 from motions import CoupledBonds, lattice, molecule_frames, run, wavenumber
 from strategies import rotations, seeds
@@ -17,6 +18,8 @@ from ase_hmlp.analysis.vibron import Vibron, reduced_masses, stretching
 from ase_hmlp.errors import MissingVelocitiesError, TimestepError, TooFewFramesError
 from ase_hmlp.levels import BondLevel
 from ase_hmlp.potential import Potential
+from ase_hmlp.simulate.integrators import Times
+from ase_hmlp.simulate.run_folder import header
 
 STIFFNESS = 36.0  # eV/Å², that of H2
 
@@ -59,6 +62,24 @@ def test_harmonic_molecules(masses):
         assert found[f"{name} peak, zero step"].value == pytest.approx(exact, abs=1.6)
         assert found[f"{name} peak, zero step"].value == pytest.approx(exact, rel=1e-3)
     assert exact * 1e-3 < verlet_seen(exact, 0.5) - exact
+
+
+def test_the_step_of_a_run_is_in_its_trajectory(tmp_path):
+    """`hmlp run` writes it: of the bonds, where those have steps of their own."""
+    atoms = vibrating(1, 0.01)
+    bond = BondLevel("polynomial", (0.0, 0.0, 0.5 * STIFFNESS), BOND_LENGTH, 0.5, 1.1)
+    atoms.calc = HMLP(toy_model(Potential(0.0, bond), volume=(1.0, 1e4)), threads=1)
+    frames = list(run(atoms, 0.5, 6, 300))
+    with TrajectoryWriter(tmp_path / "run.traj") as writer:
+        times = Times(timestep=1.5, bond_steps=3)
+        writer.set_description(header(times, 2, np.array([[0, 1]])))
+        for frame in frames:
+            writer.write(frame)
+    told = spectrum(frames, resolution=80.0, integrator_step=0.5)
+    found = spectrum(tmp_path / "run.traj", resolution=80.0)
+    for name in ("in-phase (Raman)", "total"):
+        zero = f"{name} peak, zero step"
+        assert found[zero].value == pytest.approx(told[zero].value, abs=1e-6)
 
 
 def test_morse_molecules_vibrate_slower_the_more_energy_they_have():

@@ -28,7 +28,8 @@ _resolution = click.option(
 @click.option(
     "--integrator-step",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Time step of the run, or of its bonds if that is shorter, fs: corrects peaks for it.",
+    help="Time step of the run, or of its bonds if that is shorter, fs: corrects peaks for it. "
+    "Trajectories of hmlp run say it.",
 )
 def vibron(resolution, between, integrator_step):
     """Vibron spectra, of all molecules and in phase (Raman): peaks, widths."""

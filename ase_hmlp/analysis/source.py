@@ -98,6 +98,12 @@ class Source:
         return float(self._header["timestep"]) * int(self._header["interval"]) / units.fs
 
     @property
+    def bond_timestep(self) -> float | None:
+        """Time step of the bonds (fs) by the header, where `hmlp run` wrote it."""
+        step = self._header.get("bond_timestep")
+        return None if step is None else float(step) / units.fs
+
+    @property
     def molecules(self) -> np.ndarray | None:
         """Pairs of bonded atoms (m, 2) by the header, where `hmlp run` wrote it."""
         pairs = self._header.get("molecules")

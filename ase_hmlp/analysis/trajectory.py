@@ -376,6 +376,11 @@ class Trajectory:
             )
         return float(spacing) * self.step
 
+    @property
+    def bond_timestep(self) -> float | None:
+        """Time step that bonds were integrated with, fs; None where it is unknown."""
+        return self._source.bond_timestep
+
     def _known_timestep(self) -> float | None:
         try:
             return self.timestep

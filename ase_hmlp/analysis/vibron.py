@@ -76,8 +76,8 @@ class Vibron(Analysis):
     low, high : float, 1/cm
         Between which the lines are sought; all of the spectrum is kept.
     integrator_step : float, fs, optional
-        Time step of the run, or of its bonds if that is shorter. If given, peaks are also returned
-        as `verlet_corrected`.
+        Time step of the run, or of its bonds if that is shorter; what the trajectory says, where
+        `hmlp run` wrote it, if not given. If known, peaks are also returned as `verlet_corrected`.
     """
 
     name = "vibron"
@@ -114,6 +114,9 @@ class Vibron(Analysis):
         """
         trajectory.require_velocities("a vibron spectrum")
         self._timestep = trajectory.require_timestep("a vibron spectrum")
+        if self._integrator_step is None:
+            self._integrator_step = trajectory.bond_timestep
+            self._settings["integrator_step_fs"] = self._integrator_step
         self._mu = reduced_masses(trajectory.first.get_masses(), trajectory.molecules)
         highest = HIGHEST_VIBRON * np.sqrt(_H2 / self._mu.min())
         require_sampling(self._timestep, highest, "the vibron")

@@ -281,8 +281,8 @@ class _Session:
             self._closing.callback(self.log.close)
             self.events = GrowingText(self._path(names.EVENTS), events)
             self._closing.callback(self.events.close)
-            timestep = self.config.dynamics.timestep
-            described = header(timestep, output.frame_interval, self.molecules)
+            times = self.config.dynamics.times
+            described = header(times, output.frame_interval, self.molecules)
             self.trajectory = GrowingTrajectory(
                 self._path(names.TRAJECTORY), output.properties, described, trajectory
             )

@@ -36,6 +36,7 @@ from ase.io.trajectory import TrajectoryWriter
 
 from ase_hmlp.errors import OutputExistsError, RunError
 from ase_hmlp.files import lock, write_whole
+from ase_hmlp.simulate.integrators import Times
 
 #: Length of the part of an ASE trajectory that is rewritten with every frame: magic, tag, version,
 #: number of frames, and where the table of frames is (``ase.io.ulm``).
@@ -285,22 +286,25 @@ def _short(value) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def header(timestep: float, interval: int, molecules: np.ndarray) -> dict[str, Any]:
+def header(times: Times, interval: int, molecules: np.ndarray) -> dict[str, Any]:
     """Description of a trajectory, with the keys and units of ASE's own integrators.
 
-    Bonds are in it because they cannot always be found from a frame: hot molecules come closer to
-    others, for a moment, than their own atoms are.
+    The step of the bonds is in it for spectra, which can be corrected for it; bonds because they
+    cannot always be found from a frame: hot molecules come closer to others, for a moment, than
+    their own atoms are.
 
     Parameters
     ----------
-    timestep : float, fs
+    times : Times
+        Of the integrators.
     interval : int, steps
     molecules : (m, 2) array
         Indices of the two atoms of each molecule.
     """
     return {
         "type": "molecular-dynamics",
-        "timestep": timestep * units.fs,
+        "timestep": times.timestep * units.fs,
+        "bond_timestep": times.timestep / times.bond_steps * units.fs,
         "interval": interval,
         "molecules": molecules.tolist(),
     }
