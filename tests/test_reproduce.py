@@ -264,6 +264,9 @@ def test_measurements_outlive_their_trajectories(whole, tmp_path):
     (problem,) = light.run([Wanted(phase_i(), ("eqq", "rdf"))], workers=1)
     assert "rdf: the trajectory is not in" in problem
     assert light.measured(phase_i(), "eqq")["<EQQ>"] == before
+    record = json.loads((folder / "measured" / phase_i().name / "eqq.json").read_text())
+    place = record["inputs"]["trajectory"]["source"]
+    assert place == f"points/{phase_i().name}/trajectory.traj"  # not where that was
 
 
 def test_spectra_start_at_the_mean_density(tmp_path):

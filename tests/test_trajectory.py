@@ -424,7 +424,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(TrajectoryError, match="is a path or frames, not int"):
         Trajectory(3)
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(TrajectoryError, match=r"thesis\.txt: frame 0 cannot be read"):
+    with pytest.raises(TrajectoryError, match=r"thesis\.txt is of no format that ASE knows"):
         Trajectory(tmp_path / "thesis.txt")
     path = tmp_path / "cut.extxyz"
     write(path, rattled(4))

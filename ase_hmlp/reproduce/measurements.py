@@ -149,8 +149,18 @@ def measure(
         except HMLPError as error:
             refused[name] = " ".join(str(error).split())
             continue
-        result.save(folder, overwrite=True)
+        _portable(result, run).save(folder, overwrite=True)
     return refused
+
+
+def _portable(result: Result, run: Path) -> Result:
+    """A result whose record calls the trajectory by its place in the folder of the reproduction."""
+    source = str(run / run_folder.TRAJECTORY)
+    place = "/".join((run.parent.name, run.name, run_folder.TRAJECTORY))
+    trajectory = dict(result.inputs.get("trajectory", {}))
+    if trajectory.get("source") == source:
+        trajectory["source"] = place
+    return result.with_inputs({**result.inputs, "trajectory": trajectory})
 
 
 def _is_of(path: Path, digest: str) -> bool:
