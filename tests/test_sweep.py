@@ -2,7 +2,9 @@
 
 import csv
 import errno
+import itertools
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -74,6 +76,13 @@ def test_points_need_no_grid(tmp_path):
     assert [(row.pressure_GPa, row.temperature_K) for row in rows] == [(60.0, 200.0), (80.0, 150.0)]
     _, already = run_points([dense], tmp_path / "some", tmp_path, WorkersSection(workers=1))
     assert already == 1
+
+
+def test_a_sweep_outlives_the_shell_that_began_it(tmp_path, monkeypatch):
+    """Begun by ``nohup hmlp sweep ... &``: when the shell ends, the process has another parent."""
+    monkeypatch.setattr(os, "getppid", itertools.count(1000).__next__)
+    swept = run_sweep(config(), tmp_path / "sweep")
+    assert [row.status for row in swept.rows] == ["finished"]
 
 
 def test_a_point_that_cannot_begin_is_a_row(tmp_path):

@@ -355,11 +355,11 @@ def run_points(
     already = len(rows)
     left = {p.name: p for p in points if p.name not in rows}
     (folder / POINTS).mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex
+    token, maker = uuid.uuid4().hex, os.getpid()
     write_whole(folder / TOKEN, token)
     tasks = (
         joblib.delayed(_run_point)(
-            p.config, (folder / POINTS / p.name).resolve(), base.resolve(), token, prepare
+            p.config, (folder / POINTS / p.name).resolve(), base.resolve(), token, maker, prepare
         )
         for p in left.values()
     )
@@ -374,8 +374,13 @@ def run_points(
     return [rows[p.name] for p in points], already
 
 
-def _run_point(config: RunConfig, folder: Path, base: Path, token: str, prepare=None):
+def _run_point(
+    config: RunConfig, folder: Path, base: Path, token: str, maker: int, prepare=None
+):
     """Run a point, in whatever process this is.
+
+    A worker ends with the process that made it, `maker`. That one itself goes on without its
+    parent, as without the shell that began it in the background.
 
     Returns
     -------
@@ -384,7 +389,8 @@ def _run_point(config: RunConfig, folder: Path, base: Path, token: str, prepare=
     sweep, parent = folder.parent.parent, os.getppid()
 
     def abandoned(*_):
-        if os.getppid() != parent or (sweep / TOKEN).read_text() != token:
+        orphaned = os.getpid() != maker and os.getppid() != parent
+        if orphaned or (sweep / TOKEN).read_text() != token:
             raise _Abandoned(str(sweep))
 
     try:
