@@ -374,9 +374,7 @@ def run_points(
     return [rows[p.name] for p in points], already
 
 
-def _run_point(
-    config: RunConfig, folder: Path, base: Path, token: str, maker: int, prepare=None
-):
+def _run_point(config: RunConfig, folder: Path, base: Path, token: str, maker: int, prepare=None):
     """Run a point, in whatever process this is.
 
     A worker ends with the process that made it, `maker`. That one itself goes on without its
