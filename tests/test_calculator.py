@@ -725,7 +725,7 @@ def test_what_was_forgotten_is_calculated_again():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_forks_of_a_process_with_threads_do_not_wait_for_them():
+def test_forks_of_a_process_with_threads_do_not_wait_for_them(tmp_path):
     script = """
 import os, sys, warnings
 from ase_hmlp import HMLP
@@ -741,7 +741,9 @@ if not child:
 _, status = os.waitpid(child, 0)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-    done = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    # Not here: the source folder would be imported in place of what is installed.
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, timeout=60, check=False, cwd=tmp_path)
     assert done.returncode == 0
 
 
