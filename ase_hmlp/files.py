@@ -37,8 +37,8 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
         os.replace(unfinished, path)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # of a full disk
-            error.filename = str(path)
+        if isinstance(error, OSError):  # nobody knows the other name; a full disk has none
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     sync_folder(path.parent)
     return path

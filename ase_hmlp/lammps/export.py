@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ase import units
 from ase_hmlp import __version__
 from ase_hmlp._core.levels import BLOCK, N_FINGERPRINTS
 from ase_hmlp.errors import StructureError, UnsupportedElementError
+from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import Model, load_model
 from ase_hmlp.molecules import (
     bond_shifts,
@@ -53,7 +53,7 @@ def write_model(model, path) -> Path:
     lines = [f"{key} {len(values)} {' '.join(values)}" for key, values in _records(model)]
     body = "".join(line.rstrip() + "\n" for line in lines).encode()
     header = f"hmlp-lammps {SCHEMA}\nbytes {len(body)} crc32 {zlib.crc32(body):08x}\n"
-    return _write(path, header.encode() + body)
+    return write_whole(path, header.encode() + body)
 
 
 def _records(model: Model) -> Iterator[tuple[str, list[str]]]:
@@ -175,7 +175,7 @@ def write_data(atoms, path, bonds=None) -> LammpsData:
         lines += [f"{i} {_join(*v)}" for i, v in enumerate(velocities, 1)]
     lines += ["", "Bonds", ""]
     lines += [f"{m} 1 {a + 1} {b + 1}" for m, (a, b) in enumerate(molecules, 1)]
-    written = _write(path, ("\n".join(lines) + "\n").encode())
+    written = write_whole(path, ("\n".join(lines) + "\n").encode())
     return LammpsData(written, masses, rotation)
 
 
@@ -215,17 +215,3 @@ def _lower_triangular(cell) -> tuple[np.ndarray, np.ndarray]:
     q, r = np.linalg.qr(np.transpose(cell))
     signs = np.sign(np.diag(r))
     return np.tril((signs[:, None] * r).T), q * signs
-
-
-def _write(path, content: bytes) -> Path:
-    """Write a file: all of it, or nothing."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    except OSError as exc:  # nobody knows the other name
-        raise OSError(exc.errno, exc.strerror, str(path)) from exc
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
