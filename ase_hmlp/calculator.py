@@ -202,6 +202,10 @@ class HMLP(Calculator):
 
         Half of its molecule's, on the scale of errors of unseen frames; see the model's card.
 
+        Beyond the training data it is not these that tell but `DomainWarning`, which calculations
+        give: they are of what neighbours add to a molecule, hence 0 for one alone at any bond
+        length, and see no more of a very long or short bond than of the last one the levels see.
+
         Parameters
         ----------
         atoms : ase.Atoms, optional

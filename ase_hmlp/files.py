@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ase_hmlp.errors import OutputExistsError
@@ -42,6 +43,29 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
         raise
     sync_folder(path.parent)
     return path
+
+
+def refuse_foreign(folder: Path, names: Iterable[str], sign: str) -> None:
+    """Refuse a folder in which files of somebody else's would be replaced.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not be there.
+    names : iterable of str
+        What is going to be written.
+    sign : str
+        A file that is there only if an earlier run of the same kind wrote the others.
+
+    Raises
+    ------
+    OutputExistsError
+    """
+    there = [name for name in names if (folder / name).exists()]
+    if there and not (folder / sign).exists():
+        raise OutputExistsError(
+            f"{folder / there[0]} is there already, and of no earlier run: give another folder."
+        )
 
 
 def sync_folder(folder: Path) -> None:

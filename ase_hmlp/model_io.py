@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import zlib
 from dataclasses import asdict, dataclass, field, fields
@@ -33,6 +32,7 @@ from ase_hmlp.errors import (
     TruncatedModelError,
     UnsafeModelError,
 )
+from ase_hmlp.files import write_whole
 from ase_hmlp.fingerprints import (
     N_DENSITIES,
     N_SHELLS,
@@ -293,17 +293,9 @@ def save_model(model: Model, path) -> Path:
     path = Path(path)
     data = model.to_dict()
     Model.from_dict(data, "The model to be saved")
-    half_written = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(half_written, "xb") as file:
-            joblib.dump(data, file, compress=("zlib", 6), protocol=4)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(half_written, path)
-    except BaseException:
-        half_written.unlink(missing_ok=True)
-        raise
-    return path
+    stream = io.BytesIO()
+    joblib.dump(data, stream, compress=("zlib", 6), protocol=4)
+    return write_whole(path, stream.getvalue())
 
 
 def _unpack(packed: bytes, path: Path) -> bytes:

@@ -6,7 +6,8 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -36,7 +37,8 @@ def read_toml(path, kind: type[_Config], changes: Sequence[str] = ()) -> _Config
     kind : subclass of Section
         What the file must describe.
     changes : sequence of str
-        Lines of TOML that replace keys of the file, ``table.key = value``.
+        Lines of TOML that replace keys of the file, ``table.key = value``. A value that is a table
+        itself is replaced as a whole.
 
     Raises
     ------
@@ -55,22 +57,65 @@ def read_toml(path, kind: type[_Config], changes: Sequence[str] = ()) -> _Config
     where = f"Configuration {path}"
     for change in changes:
         try:
-            settings = merged(settings, tomllib.loads(change))
+            new = tomllib.loads(change)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{change!r} is not TOML: {error}.") from error
+        if part := _part_of_value(kind, change):
+            raise ConfigError(f"{change!r}: {part} is one value, to be given as a whole.")
+        settings = merged(settings, new, kind)
         where = f"Configuration {path} with changes"
     return validate(settings, kind, where)
 
 
-def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Settings with changes, table by table."""
+def merged(
+    settings: dict[str, Any], changes: dict[str, Any], kind: type[Section]
+) -> dict[str, Any]:
+    """Settings with changes: section by section, but values as a whole, tables among them.
+
+    Parameters
+    ----------
+    settings, changes : dict
+    kind : subclass of Section
+        What they describe.
+    """
     result = dict(settings)
     for key, value in changes.items():
-        old = result.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            value = merged(old, value)
+        old, inner = result.get(key), section_of(kind, key)
+        if inner is not None and isinstance(old, dict) and isinstance(value, dict):
+            value = merged(old, value, inner)
         result[key] = value
     return result
+
+
+def section_of(kind: type[Section], key: str) -> type[Section] | None:
+    """What a key of a section is if it is a section itself, which may be left out; else None."""
+    if key not in kind.model_fields:
+        return None
+    annotation = kind.model_fields[key].annotation
+    union = get_origin(annotation) in (Union, UnionType)
+    kinds = [k for k in (get_args(annotation) if union else (annotation,)) if k is not type(None)]
+    if len(kinds) != 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], Section)):
+        return None
+    return kinds[0]
+
+
+def _part_of_value(kind: type[Section], change: str) -> str:
+    """The key of whose value a line of TOML ``table.key.part = value`` names a part; else none."""
+    try:
+        place: Any = tomllib.loads(f"{change.partition('=')[0]}= 0")
+    except tomllib.TOMLDecodeError:  # more than a line
+        return ""
+    names: list[str] = []
+    here: type[Section] | None = kind
+    while isinstance(place, dict):
+        (key,) = place
+        if here is None:
+            return ".".join(names)
+        if key not in here.model_fields:
+            return ""
+        names.append(key)
+        here, place = section_of(here, key), place[key]
+    return ""
 
 
 def validate(settings: dict[str, Any], kind: type[_Config], where: str) -> _Config:

@@ -11,9 +11,9 @@ import pytest
 
 import ase_hmlp
 from ase_hmlp.model_io import SHIPPED, load_model
-from ase_hmlp.training.card import error_lines
+from ase_hmlp.training.card import RELATIVES, error_lines
 from ase_hmlp.training.evaluate import ErrorRow, evaluate_files
-from ase_hmlp.training.frames import file_digest
+from ase_hmlp.training.frames import file_digest, read_frames
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -56,6 +56,22 @@ def test_card_belongs_to_the_shipped_file():
     assert digest in card
     for line in held_out_table():
         assert line in card
+    assert RELATIVES in card
+
+
+def test_unseen_is_said_not_to_mean_without_relatives():
+    """Displaced frames are judged by fits that know the minima they were displaced from."""
+    frames = [
+        frame
+        for name in ("relaxations", "displacements")
+        for frame in read_frames(ROOT / "training" / "data" / f"h2-pbe-{name}.extxyz.xz")
+        if frame.split != "test"
+    ]
+    minima = {frame.source for frame in frames if frame.group == "relaxation"}
+    displaced = [frame.parent in minima for frame in frames if frame.group == "displaced"]
+    assert sum(displaced) == len(displaced) == 86
+    below = README.split("<!-- /errors -->")[1].split("<!-- bands -->")[0]
+    assert "relaxed by DFT" in below and "displaced" in below
 
 
 def test_shipped_model_meets_its_bar():

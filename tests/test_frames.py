@@ -10,12 +10,19 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.units import GPa
 from scipy.interpolate import CubicSpline
-from toy_models import hcp
+from toy_models import hcp, toy_potential
 
 import ase_hmlp.training
 from ase_hmlp.errors import DataError, LabelError
+from ase_hmlp.training.evaluate import error_table, predict
 from ase_hmlp.training.fidelity.reference import CRYSTAL, read_reference
-from ase_hmlp.training.frames import corrected_stress, frame_from_atoms, read_frames
+from ase_hmlp.training.frames import (
+    ALL,
+    UNNAMED,
+    corrected_stress,
+    frame_from_atoms,
+    read_frames,
+)
 from ase_hmlp.training.weights import Weights, targets
 
 SEED_DATA = Path(ase_hmlp.training.__file__).parent / "data" / "h2-pbe-qe.extxyz.xz"
@@ -141,6 +148,26 @@ def test_wrong_labels_say_what_is_wrong(name, value, message):
     atoms.calc.results[name] = value
     with pytest.raises(LabelError, match=message):
         frame_from_atoms(atoms, "Frame 0")
+
+
+def test_frames_that_name_no_family_are_of_one():
+    atoms = labelled()
+    del atoms.info["group"]
+    frame = frame_from_atoms(atoms, "Frame 0")
+    assert frame.group == UNNAMED
+    rows = [row.group for row in error_table(predict(toy_potential(), [frame]))]
+    assert rows == [UNNAMED, ALL]
+    atoms.info["config_type"] = "slab"
+    assert frame_from_atoms(atoms, "Frame 0").group == "slab"
+
+
+@pytest.mark.parametrize("key", ["group", "config_type"])
+def test_no_family_is_called_like_all_of_them(key):
+    atoms = labelled()
+    del atoms.info["group"]
+    atoms.info[key] = ALL
+    with pytest.raises(DataError, match="Frame 7 is of a family 'all', which tables"):
+        frame_from_atoms(atoms, "Frame 7")
 
 
 def test_other_elements_are_refused():

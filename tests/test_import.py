@@ -23,6 +23,7 @@ from ase_hmlp.training.frames import frame_from_atoms, read_frames
 from ase_hmlp.training.importing import ImportLimits, import_from_config
 from ase_hmlp.training.residuals import OutlierSection, Residuals
 from ase_hmlp.training.runner_files import iterate_runner
+from ase_hmlp.training.train import split_off_tests
 
 #: CODATA 2014, as ASE has them: Å and eV.
 BOHR, HARTREE = 0.52917721067, 27.21138602
@@ -317,7 +318,7 @@ def test_nothing_is_dropped_without_a_reason(setup, atoms):
     assert [int(row["index"]) for row in rows] == list(range(len(atoms)))
     assert [k for k, row in enumerate(rows) if row["kept"] == "no"] == sorted(wrong)
     assert all(bool(row["reason"]) == (row["kept"] == "no") for row in rows)
-    assert "same frame as other/data/8" in rows[9]["reason"]
+    assert rows[9]["reason"] == "the same frame as other/data/8 (frame 8 of data.xyz)"
     assert "Å, more than 1" in rows[5]["reason"]
     assert "energy residual" in rows[10]["reason"]
     assert float(rows[10]["energy_residual_meV_per_atom"]) == pytest.approx(
@@ -538,6 +539,40 @@ def test_what_labels_say_of_themselves_stays(setup, atoms):
     for one, other in zip(given, got, strict=True):
         assert other.stress == pytest.approx(one.stress, abs=1e-6)
         assert other.stress != pytest.approx(atoms[0].get_stress(), abs=1e-6)
+
+
+def test_duplicates_of_one_name_are_found(setup, atoms):
+    """Codes call all frames of a run alike."""
+    frames = [relabelled(a) for a in [*atoms[:12], *atoms[:12]]]
+    for a in frames:
+        a.info["source"] = "my-run"
+    result = import_from_config(setup(frames, CONFIG.replace("[outliers]\nk = 6\n", "")))
+    assert result.reasons == {"duplicate": 12}
+    assert result.records[13].reason == "the same frame as other/my-run (frame 1 of data.xyz)"
+    assert result.files["frames.extxyz.xz"] == 12
+
+
+def test_children_stay_on_the_side_of_their_parents(setup, atoms):
+    """Of a parent that is imported, and of one that is not, and keeps its name."""
+    frames = [relabelled(a) for a in atoms]
+    for k, a in enumerate(frames):
+        a.info["source"] = f"run/{k}"
+    frames[0].info["split"] = "test"
+    frames[1].info["parent"] = "run/0"
+    frames[2].info["parent"] = "elsewhere/0"
+    result = import_from_config(setup(frames, CONFIG.replace("[outliers]\nk = 6\n", "")))
+    read = read_frames(result.folder / "frames.extxyz.xz")
+    assert [f.parent for f in read[:4]] == ["", "other/run/0", "elsewhere/0", ""]
+    fitted, tests = split_off_tests(read)
+    assert [f.source for f in tests] == ["other/run/0"]
+    assert [f.source for f in fitted] == [f"other/run/{k}" for k in range(2, len(frames))]
+
+
+def test_no_family_is_called_like_all_of_them(setup, atoms):
+    frames = [relabelled(a) for a in atoms]
+    frames[3].info["source"] = "all/3"
+    with pytest.raises(DataError, match=r"Frame 3 of .* is of a family 'all'"):
+        import_from_config(setup(frames))
 
 
 @pytest.mark.parametrize("reference", [CONFIG, NO_REFERENCE])

@@ -36,6 +36,9 @@ from ase_hmlp.training.label import (
     structure_digest,
 )
 from ase_hmlp.training.label_calculators import (
+    PSEUDOPOTENTIAL,
+    PULAY,
+    RECIPE,
     ASESection,
     EspressoSection,
     _digest,
@@ -299,9 +302,9 @@ def test_other_settings_do_not_mix(tmp_path):
         label_frames(structures(2), out, fake(version="8"), SERIAL)
 
 
-def hmlp_labeller(model):
+def hmlp_labeller(model, base=Path()):
     section = {"kind": "ase", "module": "ase_hmlp", "class": "HMLP", "arguments": {"model": model}}
-    return ASESection.model_validate(section).labeller()
+    return ASESection.model_validate(section).labeller(base)
 
 
 def test_a_model_file_that_was_replaced_is_another_setting(tmp_path):
@@ -331,6 +334,39 @@ def test_files_among_arguments_count_by_content_but_for_what_is_written(tmp_path
         log.write_text(content + str(len(settings)))
         settings.append(fake(version=[{"file": str(table)}], log=str(log)).settings)
     assert settings[0] != settings[1] == settings[2]
+
+
+def test_files_of_arguments_lie_beside_the_configuration(tmp_path, monkeypatch):
+    """Wherever the run is started from; one in the working directory of the same name is another.
+
+    Outputs of runs that were started beside the configuration stay valid."""
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    (tmp_path / "there" / "sub").mkdir(parents=True)
+    save_model(toy_model(volume=(0.5, 60.0)), tmp_path / "here" / "sub" / "m.joblib")
+    save_model(toy_model(volume=(0.5, 61.0)), tmp_path / "there" / "sub" / "m.joblib")
+    for name in ("here", "there"):  # a shipped model is meant all the same
+        (tmp_path / name / "h2-pbe").write_text("no model")
+    crystal = hcp(3.0, (2, 1, 1), seed=5)
+    write(tmp_path / "here" / "in.extxyz", crystal)
+    sha256 = model_hash(tmp_path / "here" / "sub" / "m.joblib")
+    config = tmp_path / "here" / "label.toml"
+    config.write_text(
+        'input = ["in.extxyz"]\noutput = "out.extxyz"\n[calculator]\nkind = "ase"\n'
+        'module = "ase_hmlp"\nclass = "HMLP"\narguments = { model = "sub/m.joblib" }\n'
+        '[run]\nworkers = 1\nbackend = "sequential"\n'
+    )
+    monkeypatch.chdir(tmp_path / "there")
+    label_from_config(config)
+    info = read(tmp_path / "here" / "out.extxyz").info
+    assert info["label"].endswith(f"sub/m.joblib sha256:{sha256[:16]}")
+    expected = _digest(
+        ["ase_hmlp", "HMLP", {"model": "sub/m.joblib"}, {"sub/m.joblib": sha256}, "free energy"]
+    )
+    assert info["label_settings"] == expected
+    monkeypatch.chdir(tmp_path / "here")
+    assert label_from_config("label.toml").already == 1
+    shipped = hmlp_labeller("h2-pbe", tmp_path / "here").compute(phase("P21c-8"), tmp_path)
+    assert f"h2-pbe sha256:{model_hash('h2-pbe')[:16]}" in shipped.label
 
 
 def test_files_can_be_named_whose_hashes_go_with_the_labels(tmp_path):
@@ -692,6 +728,34 @@ def test_espresso_that_does_not_converge_is_found_out(tmp_path, must):
     assert result.labelled == 0
     (failure,) = read_failures(result.failures)
     assert failure["reason"] == "self-consistency not reached after 3 iterations"
+
+
+def test_stresses_that_lack_something_else_are_other_labels(tmp_path):
+    """Outputs of the recipe, and of other cutoffs, stay valid: they say nothing of it."""
+    for name in (PSEUDOPOTENTIAL, "H.UPF"):
+        (tmp_path / name).write_text("hydrogen")
+
+    def settings(**keys):
+        section = {"command": sys.executable, "pseudo_dir": str(tmp_path)} | keys
+        return EspressoSection.model_validate(section).labeller().settings
+
+    def before(**variables):
+        recipe = {
+            "code": "Quantum ESPRESSO",
+            "sha256": hashlib.sha256(b"hydrogen").hexdigest(),
+            "input_data": RECIPE | variables,
+            "kspacing": [0.08, 0.05, 8, 5.0],
+        }
+        return _digest(recipe)
+
+    assert settings() == settings(pulay=PULAY) == before()
+    others = {"ecutwfc": 60}
+    assert settings(input_data=others) == settings(input_data=others, pulay=0.0) == before(**others)
+    different = [{}, {"pulay": 0.0}, {"pulay": 0.5}, {"input_data": others, "pulay": 0.5}]
+    assert len({settings(**keys) for keys in different}) == 4
+    # The same file by another name is not known to lack anything.
+    assert settings(pseudopotential="H.UPF") == settings(pulay=0.0)
+    assert settings(pseudopotential="H.UPF", pulay=PULAY) == settings()
 
 
 @needs_espresso

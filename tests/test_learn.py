@@ -27,7 +27,7 @@ from toy_models import hcp, toy_potential
 
 from ase_hmlp import HMLP
 from ase_hmlp.cli import _rounds_table, main
-from ase_hmlp.errors import LearningError, NotConvergedError, OutputExistsError
+from ase_hmlp.errors import ConfigError, LearningError, NotConvergedError, OutputExistsError
 from ase_hmlp.model_io import load_model, save_model
 from ase_hmlp.simulate.build import hcp as supercell_of_hcp
 from ase_hmlp.simulate.melt import CrystalOrder
@@ -46,11 +46,17 @@ from ase_hmlp.training.learn.environments import (
     typical_separation,
 )
 from ase_hmlp.training.learn.explore import route
-from ase_hmlp.training.learn.loop import learn_from_config
-from ase_hmlp.training.learn.refit import Errors, read_training
+from ase_hmlp.training.learn.loop import _check_setup, _setup, learn_from_config
+from ase_hmlp.training.learn.refit import Errors, _joined, read_training
 from ase_hmlp.training.learn.rounds import Round
 from ase_hmlp.training.learn.select import uncertainty_threshold, weighted_centres
-from ase_hmlp.training.learn.starts import PACKING_CONTACT, Start, random_packing, volume_at
+from ase_hmlp.training.learn.starts import (
+    PACKING_CONTACT,
+    Start,
+    random_packing,
+    starting_structures,
+    volume_at,
+)
 from ase_hmlp.training.learn.trajectories import compactness, dynamics, relaxation
 from ase_hmlp.training.sections import read_toml
 
@@ -558,6 +564,42 @@ def test_another_configuration_is_refused(loop):
     assert contents(result.folder) == before
 
 
+def test_changed_data_of_a_source_are_another_setup(loop, tmp_path):
+    """Loops that began before this was looked at go on."""
+    source = {"files": ["more.extxyz"], "zero": "shared"}
+    settings = {"data": {"source": [source]}}
+    config = write_loop(tmp_path, {"model": str(loop[1].model), "train": {"settings": settings}})
+
+    def check(frames):
+        write(tmp_path / "more.extxyz", frames)
+        read = read_toml(config, LearnConfig)
+        training = read_training(read.train, tmp_path)
+        labeller = read.label.calculator.labeller(tmp_path)
+        starts = starting_structures(read.explore, tmp_path)
+        _check_setup(tmp_path / "setup.json", _setup(read, labeller, training, starts, None))
+
+    check(cold_frames(6, seed=3))
+    check(cold_frames(6, seed=3))
+    with pytest.raises(ConfigError, match=r"another train\.source_files:"):
+        check(cold_frames(6, seed=4))
+    old = json.loads((tmp_path / "setup.json").read_text())
+    assert len(old["train"].pop("source_files")) == 1
+    (tmp_path / "setup.json").write_text(json.dumps(old))
+    check(cold_frames(6, seed=4))
+    with pytest.raises(ConfigError, match=r"another train\.source_files:"):
+        check(cold_frames(6, seed=3))
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.png", "round-01", "setup.json"])
+def test_files_of_others_are_not_replaced(tmp_path, name):
+    config = write_loop(tmp_path)
+    (tmp_path / "learn").mkdir()
+    (tmp_path / "learn" / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match=rf"{name} is .*another folder"):
+        learn_from_config(config)
+    assert [p.read_text() for p in (tmp_path / "learn").iterdir()] == ["mine"]
+
+
 def test_two_runs_in_one_folder_are_refused(loop):
     config, result, *_ = loop
     with (
@@ -776,6 +818,7 @@ def test_a_round_without_a_label_is_an_error_that_can_be_mended(loop, tmp_path):
         ),
         ({"train": {"settings": {"split": {"test": ["gas"]}}}}, "names families"),
         ({"train": {"family": "cold"}}, "have a family 'cold' already"),
+        ({"train": {"family": "all"}}, "train.family': 'all' is what tables call"),
         ({"model": "none.joblib"}, "none.joblib"),
         ({"model": "bare.joblib"}, "without predictive variances"),
     ],
@@ -818,7 +861,11 @@ def test_settings_replace_those_of_a_training_configuration(tmp_path):
         "config": "elsewhere/train.toml",
         "settings": {"environment": {"representatives": 7}, "weights": {"energy": 3.0}},
     }
+    whole["environment"] = whole["environment"] | {"inputs": {"axial": 0.5, "S": 0.2}}
+    (tmp_path / "elsewhere" / "train.toml").write_text(tomli_w.dumps(whole))
+    section["settings"]["environment"]["inputs"] = {"shell": 1.0}
     training = read_training(type(inline).model_validate(section), tmp_path)
+    assert training.config.environment.inputs == {"shell": 1.0}  # one value, however many parts
     assert training.config.environment.representatives == 7
     assert training.config.pair.gaussians == [0.9, 1.4, 2.2, 3.0]
     assert training.config.weights.energy == 3.0
@@ -849,6 +896,21 @@ def test_sources_of_a_training_configuration_join(tmp_path):
     own = {"data": {"source": [{"files": ["toy.extxyz"], "weight": 3.0}]}}
     section = section.model_copy(update={"settings": own})
     assert {f.weight for f in read_training(section, tmp_path).frames} == {1.0, 3.0}
+
+
+def test_new_frames_have_the_zero_of_the_model(tmp_path):
+    """With sources alone, too, of which the first one's is the model's."""
+    config = write_loop(tmp_path)
+    section = read_toml(config, LearnConfig).train
+    training = read_training(section, tmp_path)
+    toy = str((tmp_path / "toy.extxyz").resolve())
+    assert _joined(training, ["new.extxyz"]) == {"files": [toy, "new.extxyz"]}
+    sources = {**section.settings, "data": {"source": [{"files": ["toy.extxyz"], "name": "PBE"}]}}
+    training = read_training(section.model_copy(update={"settings": sources}), tmp_path)
+    first = {"files": [toy], "name": "PBE"}
+    assert _joined(training, []) == {"files": []}
+    data = _joined(training, ["new.extxyz"])
+    assert data == {"source": [first, {"files": ["new.extxyz"], "zero": "shared"}]}
 
 
 # ---------------------------------------------------------------- with Quantum ESPRESSO

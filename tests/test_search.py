@@ -367,6 +367,16 @@ def test_missing_data_are_found_at_once(atoms, tmp_path):
     assert not path.with_suffix("").exists()
 
 
+@pytest.mark.parametrize("name", ["report.md", "search.png", "toy-knee.toml"])
+def test_files_of_others_are_not_replaced(atoms, tmp_path, name):
+    path = prepared_folder(tmp_path, atoms[:1])
+    path.with_suffix("").mkdir()
+    (path.with_suffix("") / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match=rf"{name} is there already"):
+        search_from_config(path)
+    assert [p.read_text() for p in path.with_suffix("").iterdir()] == ["mine"]
+
+
 def test_two_searches_in_one_folder_are_refused(atoms, tmp_path):
     path = prepared_folder(tmp_path, atoms[:1])
     path.with_suffix("").mkdir()

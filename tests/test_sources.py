@@ -7,6 +7,7 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from click.testing import CliRunner
+from sklearn.base import clone
 from test_training import CONFIG, ENVIRONMENT, ORIENTATION, PAIR, STAGES, WEIGHTS, structures
 
 from ase_hmlp.cli import main
@@ -17,7 +18,12 @@ from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
 from ase_hmlp.training.fit import HierarchicalPotential
 from ase_hmlp.training.frames import frame_from_atoms, read_frames
 from ase_hmlp.training.limits import Limits
-from ase_hmlp.training.train import load_frames, train_from_config
+from ase_hmlp.training.train import (
+    load_frames,
+    predict_unseen,
+    prepare_by_family,
+    train_from_config,
+)
 from ase_hmlp.training.weights import Weights
 
 #: eV/atom between two codes' energies.
@@ -154,6 +160,120 @@ def test_zero_of_an_unknown_source_is_fitted(apart, frames):
     assert fitted["B"] == pytest.approx(OFFSET, abs=0.01)
     mine = got.source == "B"
     assert np.median((got.energy[0] - got.energy[1])[mine]) == pytest.approx(0.0, abs=1e-12)
+
+
+# ---------------------------------------------------------------- a source of one family
+
+
+def one_family(frames, name="B"):
+    """Frames whose source B is the family hcp-b, and nothing else is."""
+    return [replace(f, source_set=name if f.group == "hcp-b" else "A") for f in frames]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_fit_without_a_source_is_one_of_the_others(frames, turned):
+    """To round-off, and whichever is the first: nothing is made up for the source's zero."""
+    order = sorted(frames, key=lambda f: (f.group == "hcp-b") != turned)
+    estimator = HierarchicalPotential(
+        PAIR, ORIENTATION, SMALL, bond="quartic", bond_groups=("pa3",), weights=WEIGHTS
+    )
+
+    def without(these):
+        these = [replace(f, source_set=f.source_set) for f in these]
+        prepared = clone(estimator).prepare(these, [f.group for f in these])
+        return clone(estimator).solve(prepared, ["pa3", "hcp", "pa3-b"])
+
+    one, two = without(one_family(order, "A")), without(raised(one_family(order)))
+    assert list(two.stages_) == STAGES
+    for stage in STAGES:
+        assert two.zeros_[stage] == {"A": 0.0}
+        a, b = (predict(e.stages_[stage], frames) for e in (one, two))
+        np.testing.assert_allclose(b.energy[1], a.energy[1], atol=1e-9)
+        np.testing.assert_allclose(b.forces[1], a.forces[1], atol=1e-9)
+    # Deviations that calibrate and set the threshold, too.
+    for frame in frames[:4]:
+        geometry = frame.geometry(one.potential_.cutoff)
+        a, b = (e.potential_.deviations(geometry) for e in (one, two))
+        np.testing.assert_allclose(b, a, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def two_codes(atoms, tmp_path_factory):
+    """Folder, and results of trainings on all frames by one code, and on hcp-b by another."""
+    folder = tmp_path_factory.mktemp("codes")
+    mine = [a for a in atoms if a.info["group"] == "hcp-b"]
+    save(folder / "toy.extxyz", [a for a in atoms if a.info["group"] != "hcp-b"])
+    save(folder / "same.extxyz", mine)
+    save(folder / "other.extxyz", mine, OFFSET)
+    results = []
+    for name, zero in (("same", "shared"), ("other", "own")):
+        source = f'[[data.source]]\nfiles = ["{name}.extxyz"]\nzero = "{zero}"\n[bond]'
+        text = CONFIG.replace("[bond]", source, 1).replace('"toy"', f'"{name}"')
+        (folder / f"{name}.toml").write_text(text)
+        results.append(train_from_config(folder / f"{name}.toml", folder / "out"))
+    return folder, *results
+
+
+def test_errors_of_a_source_of_one_family_do_not_hang_on_its_zero(two_codes):
+    """Nor does what deviations are scaled to, and where the calculator warns of them."""
+    _, same, other = two_codes
+    for stage in STAGES:
+        a, b = (
+            next(r for r in x.model.errors["levels"][stage] if r["group"] == "hcp-b")
+            for x in (same, other)
+        )
+        # The same fit: from their median, errors are on the average no larger than from any zero.
+        assert b["energy_mae"] < 1.0001 * a["energy_mae"]
+        assert b["force_rmse"] == pytest.approx(a["force_rmse"], rel=1e-6)
+    # The other families' fits know the zero, and are a little different; the offset would make
+    # both hundreds of times larger.
+    a, b = (x.model.errors["reliability"] for x in (same, other))
+    assert b["factor"] == pytest.approx(a["factor"], rel=0.5)
+    assert b["threshold"] == pytest.approx(a["threshold"], rel=0.5)
+
+
+def test_a_search_judges_a_source_of_one_family_on_its_own_zero(two_codes):
+    folder, _, other = two_codes
+    config = read_config(folder / "other.toml")
+    frames, _ = load_frames(folder, config)
+    found = predict_unseen(frames, config, prepare_by_family(frames, config))
+    stored = other.held_out["all"]
+    assert found.group.tolist() == stored.group.tolist()
+    np.testing.assert_allclose(found.energy, stored.energy, atol=1e-9)
+    mine = found.group == "hcp-b"
+    assert np.median((found.energy[0] - found.energy[1])[mine]) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_source_without_a_name_has_a_zero_of_its_own(two_codes):
+    """That is what ``zero = "own"`` is by default; neither table nor frames name it."""
+    _, same, other = two_codes
+    assert same.model.training["zeros"] == {"": 0.0}
+    zeros = other.model.training["zeros"]
+    assert list(zeros) == ["", "other"]
+    # The zero is as uncertain as the few frames are badly fitted.
+    left = 1e-3 * same.model.errors["levels"]["all"][-1]["energy_rmse"]
+    assert zeros["other"] == pytest.approx(OFFSET, abs=left)
+    assert f"| other | {1e3 * zeros['other']:+.2f} | 1 |" in other.card_path.read_text()
+
+
+def test_names_of_sources_are_told_apart(atoms, tmp_path):
+    """Of two files of one name in two folders; where frames say what they are, it stays."""
+    for k, name in enumerate(("a", "x/lab", "y/lab", "z/lab")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / f"{name}.extxyz", atoms[3 * k : 3 * k + 3])
+    save(tmp_path / "named.extxyz", atoms[12:15], source_set="lab-2")
+    sources = "".join(
+        f'[[data.source]]\nfiles = ["{name}.extxyz"]\n{more}'
+        for name, more in (
+            *(("x/lab", ""), ("y/lab", ""), ("named", "")),
+            ("z/lab", 'zero = "shared"\n'),
+        )
+    )
+    text = CONFIG.replace('["toy.extxyz"]', '["a.extxyz"]').replace("[bond]", sources + "[bond]", 1)
+    (tmp_path / "toy.toml").write_text(text)
+    frames, _ = load_frames(tmp_path, read_config(tmp_path / "toy.toml"))
+    expected = ["", "lab", "lab-3", "lab-2", ""]
+    assert [f.source_set for f in frames] == [name for name in expected for _ in range(3)]
 
 
 # ---------------------------------------------------------------- limits

@@ -34,7 +34,7 @@ from ase_hmlp.training.bond import fit_bond, projected_forces
 from ase_hmlp.training.config import PairSection, read_config
 from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
 from ase_hmlp.training.fit import HierarchicalPotential, KernelSpec, LevelSpec
-from ase_hmlp.training.frames import frame_from_atoms, read_frames
+from ase_hmlp.training.frames import file_digest, frame_from_atoms, read_frames
 from ase_hmlp.training.kernel_ridge import NormalEquations
 from ase_hmlp.training.rows import EnvironmentDesign, LinearDesign
 from ase_hmlp.training.train import (
@@ -600,6 +600,58 @@ def test_existing_model_is_not_replaced_unasked(run):
     assert result.model_path.read_bytes() == before
 
 
+@pytest.mark.parametrize("stage", ["write_card", "save_model"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_run_killed_while_it_writes_goes_on(atoms, tmp_path, monkeypatch, stage, before):
+    """Whatever is there of card and model: there is no model without its card."""
+    from ase_hmlp.training import train
+
+    write(tmp_path / "toy.extxyz", atoms)
+    (tmp_path / "toy.toml").write_text(quick())
+    original = getattr(train, stage)
+
+    def dying(*arguments):
+        if not before:
+            original(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, stage, dying)
+    with pytest.raises(KeyboardInterrupt):
+        train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+    assert not (tmp_path / "out" / "toy.joblib").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(train, "_predict_fold", None)  # nothing is predicted again
+    result = train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["toy.joblib", "toy.md", "toy.png"]
+    assert f"`{file_digest(result.model_path)}`" in result.card_path.read_text()
+
+
+@pytest.mark.parametrize("name", ["toy.md", "toy.png"])
+def test_files_of_others_are_not_replaced_unasked(atoms, tmp_path, name):
+    """Said before the fit."""
+    write(tmp_path / "toy.extxyz", atoms)
+    (tmp_path / "toy.toml").write_text(quick())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"{name} exists already"):
+        train_from_config(tmp_path / "toy.toml", tmp_path / "out", progress=None)
+    assert [p.read_text() for p in (tmp_path / "out").iterdir()] == ["mine"]
+    train_from_config(tmp_path / "toy.toml", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / name).read_bytes() != b"mine"
+
+
+def test_files_beside_the_model_are_left_alone(atoms, tmp_path):
+    write(tmp_path / "toy.extxyz", atoms)
+    (tmp_path / "toy.toml").write_text(quick())
+    for name in ("folds/0.joblib", ".toy.folds/mine.joblib"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True)
+        (tmp_path / "out" / name).write_text("mine")
+    train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+    files = {str(p.relative_to(tmp_path / "out")) for p in tmp_path.rglob("out/**/*.joblib")}
+    assert files == {"folds/0.joblib", ".toy.folds/mine.joblib", "toy.joblib"}
+
+
 REACH = """
 [environment.overlap]
 support = 4.0
@@ -742,8 +794,51 @@ def test_frames_without_families_are_told_where_families_come_from(atoms, tmp_pa
         a.calc = b.calc
     write(tmp_path / "toy.extxyz", nameless)
     (tmp_path / "toy.toml").write_text(CONFIG)
-    with pytest.raises(ConfigError, match=r"all frames are of 'all': families .*info\[\"group\"\]"):
+    message = r"all frames are of 'unnamed': families .*info\[\"group\"\]"
+    with pytest.raises(ConfigError, match=message):
         train_from_config(tmp_path / "toy.toml", tmp_path / "out")
+
+
+def test_changes_replace_values_and_leave_the_rest_of_their_tables(tmp_path):
+    """A value may be a table itself."""
+    path = tmp_path / "toy.toml"
+    text = CONFIG.replace("representatives", "inputs = { axial = 0.5, S = 0.2 }\nrepresentatives")
+    path.write_text(text.replace("[fit]", REACH.format(3.0)))
+    before = read_config(path)
+    after = read_config(
+        path,
+        [
+            "environment.inputs = { shell = 1.0 }",
+            "environment.overlap.ridge = 0.1",
+            "environment = { prior = 2.0 }",
+            'data = { files = ["a"] }',
+        ],
+    )
+    assert after.environment.inputs == {"shell": 1.0}
+    expected = before.environment.overlap.model_copy(update={"ridge": 0.1})
+    assert after.environment.overlap == expected
+    assert (after.environment.prior, after.environment.representatives) == (2.0, 20)
+    assert after.data == before.data.model_copy(update={"files": ["a"]})
+    # A table that the file does not have.
+    path.write_text(CONFIG)
+    assert read_config(path, ["weights.force = 30.0"]).weights.force == 30.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("environment.inputs.shell = 2", "environment.inputs is one value, to be given as a whole"),
+        ("data.source.weight = 2", "data.source is one value"),
+        ("pair.cutoff.x = 2", "pair.cutoff is one value"),
+        ("colour.x = 2", "unknown key 'colour'"),
+        ("environment.colour.x = 2", "unknown key 'environment.colour'"),
+    ],
+)
+def test_parts_of_values_cannot_be_changed(tmp_path, change, message):
+    path = tmp_path / "toy.toml"
+    path.write_text(CONFIG)
+    with pytest.raises(ConfigError, match=message):
+        read_config(path, [change])
 
 
 def test_missing_configuration(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import joblib
+
+from ase_hmlp.files import write_whole
 
 _Result = TypeVar("_Result")
 
@@ -35,14 +37,6 @@ def cached(path: Path, compute: Callable[[], _Result]) -> _Result:
 def store(path: Path, result) -> None:
     """Write a result for `cached`: all of it, or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    joblib.dump(result, partial)
-    os.replace(partial, path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file: all of it, or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    stream = io.BytesIO()
+    joblib.dump(result, stream)
+    write_whole(path, stream.getvalue())

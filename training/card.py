@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
+from ase_hmlp.files import write_whole
 from ase_hmlp.fingerprints import overlap_names
-from ase_hmlp.model_io import Model, model_hash
+from ase_hmlp.model_io import Model
 from ase_hmlp.potential import LEVELS, Potential
-from ase_hmlp.training.evaluate import ALL, ErrorRow, Predictions, error_table
+from ase_hmlp.training.evaluate import ErrorRow, Predictions, error_table
+from ase_hmlp.training.frames import ALL, file_digest
 
 matplotlib.use("Agg")
 # The backend must be chosen first.
@@ -24,6 +27,12 @@ STAGES = {
     "environment": "+ environment",
     "all": "all, refitted together",
 }
+
+#: What an unseen family does not say.
+RELATIVES = (
+    "A frame made from one of another family, such as molecules displaced from a minimum, is "
+    "judged by a fit that knows the frame it was made from."
+)
 
 
 def error_lines(rows: list[ErrorRow]) -> list[str]:
@@ -69,7 +78,8 @@ def zero_lines(training: dict) -> list[str]:
     return [
         "",
         "Energies of one source are comparable, of two sources not: each has its own zero, found "
-        "by the fit. The model's energies are on the first one's.",
+        "by the fit. The model's energies are on the first one's. For errors on unseen frames, a "
+        "source that a fit knew no frame of has the median of what the fit leaves of its energies.",
         "",
         "| source | energy zero meV/atom | weight |",
         "|---|---|---|",
@@ -151,8 +161,14 @@ _RELIABILITY = {
 }
 
 
+def card_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """Paths of the card and its picture."""
+    return folder / f"{name}.md", folder / f"{name}.png"
+
+
 def write_card(
     model: Model,
+    saved: Path,
     held_out: dict[str, Predictions],
     fitted: Predictions,
     tests: Predictions | None,
@@ -163,7 +179,8 @@ def write_card(
     Parameters
     ----------
     model : Model
-        Saved already as ``NAME.joblib`` in `folder`.
+    saved : Path
+        Its file, whatever that is called yet.
     held_out : dict of Predictions, by level
     fitted : Predictions of the training frames
     tests : Predictions of the frames that are labelled as tests, if there are any
@@ -173,8 +190,10 @@ def write_card(
     -------
     Path of the card.
     """
-    folder = Path(folder)
-    _draw(model, held_out, fitted, folder / f"{model.name}.png")
+    card, picture = card_files(Path(folder), model.name)
+    drawn = io.BytesIO()
+    _draw(model, held_out, fitted, drawn)
+    write_whole(picture, drawn.getvalue())
     t, d = model.training, model.domain
     tested = (
         [
@@ -196,12 +215,14 @@ def write_card(
         t["description"],
         "",
         f"Written by ase_hmlp {model.package_version} on {t['date']}; SHA-256 of the model file "
-        f"`{model_hash(folder / f'{model.name}.joblib')}`.",
+        f"`{file_digest(saved)}`.",
         "",
         "## Errors on unseen families",
         "",
         f"{scheme} Mean absolute error (root mean square in brackets); forces per component, "
         "pressure is a third of the trace of the stress.",
+        "",
+        RELATIVES,
         "",
         *error_lines(error_table(held_out["all"])),
         "",
@@ -215,7 +236,7 @@ def write_card(
         *tested,
         *reliability_lines(model.errors.get("reliability", {})),
         "",
-        f"![errors]({model.name}.png)",
+        f"![errors]({picture.name})",
         "",
         "## Data",
         "",
@@ -252,12 +273,12 @@ def write_card(
         + ".",
         "",
     ]
-    card = folder / f"{model.name}.md"
-    card.write_text("\n".join(lines))
-    return card
+    return write_whole(card, "\n".join(lines))
 
 
-def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, path: Path) -> None:
+def _draw(
+    model: Model, held_out: dict[str, Predictions], fitted: Predictions, stream: io.BytesIO
+) -> None:
     """Parity plots, errors by level and family, learning curve."""
     p = held_out["all"]
     groups = sorted(set(p.group.tolist()))
@@ -329,7 +350,7 @@ def _draw(model: Model, held_out: dict[str, Predictions], fitted: Predictions, p
     axes[1, 0].set_yticks([5, 10, 20, 50, 100, 200])
     axes[1, 0].yaxis.set_major_formatter(ScalarFormatter())
     figure.suptitle(f"{model.name}: {model.training['frames']} training frames")
-    figure.savefig(path, dpi=110)
+    figure.savefig(stream, format="png", dpi=110)
     plt.close(figure)
 
 

@@ -55,7 +55,8 @@ class SourceSection(Section):
     Attributes
     ----------
     files : paths, relative to the configuration file
-    name : of the source, in place of what the frames themselves say (``info["source_set"]``)
+    name : of the source, in place of what the frames themselves say (``info["source_set"]``);
+        where neither says, all but the first are called like their first file
     zero : "own" has the fit find its energy zero; "shared" takes that of the first frame's source
     weight : what the squared residuals are multiplied by
     families : the only ones that are read; all if there are none

@@ -12,10 +12,7 @@ from ase.units import GPa
 from ase_hmlp.errors import DataError
 from ase_hmlp.model_io import Model, load_model
 from ase_hmlp.potential import Potential
-from ase_hmlp.training.frames import Frame, read_frames
-
-#: Name of the row over all families.
-ALL = "all"
+from ase_hmlp.training.frames import ALL, Frame, read_frames
 
 #: Width of a band of pressure, GPa.
 BAND = 50.0

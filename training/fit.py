@@ -148,6 +148,11 @@ class Prepared:
     rest: dict[Hashable, list[tuple[str, float]]]
     report: dict = field(default_factory=dict)
 
+    def sources_of(self, parts: Sequence[Hashable]) -> list[str]:
+        """Those of `sources` that some frame of the parts is of, in the same order."""
+        there = {source for part in parts for source, _ in self.rest[part]}
+        return [source for source in self.sources if source in there]
+
 
 class HierarchicalPotential(BaseEstimator):
     """The levels of the potential as one estimator over lists of `Frame`.
@@ -179,7 +184,8 @@ class HierarchicalPotential(BaseEstimator):
     zeros_ : dict of dict of float
         By stage as in `stages_`, then by source (`Frame.source_set`): how far the zero of its
         energies lies above the potential's, eV/atom.  Only differences mean anything: the first
-        frame's source has zero by definition.
+        frame's source has zero by definition.  Sources of which no frame was in the parts used
+        have none.
     report_ : dict
         What was chosen and how long it took.
     """
@@ -446,7 +452,8 @@ class HierarchicalPotential(BaseEstimator):
         ----------
         prepared : Prepared
         parts : iterable, optional
-            The parts to use; all unless given.
+            The parts to use; all unless given. The potential's energies are on the zero of the
+            first source that is among them.
         """
         parts = list(prepared.parts) if parts is None else list(parts)
         self.report_ = dict(prepared.report, seconds=dict(prepared.report["seconds"]))
@@ -464,10 +471,9 @@ class HierarchicalPotential(BaseEstimator):
         rest = [item for part in parts for item in prepared.rest[part]]
         source = np.array([name for name, _ in rest])
         left = np.array([energy for _, energy in rest])
-        zeros = np.array(
-            [np.median(left[source == s]) if (source == s).any() else 0 for s in prepared.sources]
-        )
-        self._keep_zeros("bond", prepared.sources, zeros[1:] - zeros[0])
+        sources = prepared.sources_of(parts)
+        zeros = np.array([np.median(left[source == s]) for s in sources])
+        self._keep_zeros("bond", sources, zeros[1:] - zeros[0])
         self.potential_ = Potential(
             float(zeros[0]), prepared.potential.bond, prepared.potential.stretch
         )
@@ -475,8 +481,14 @@ class HierarchicalPotential(BaseEstimator):
         self.zeros_["all"] = self.zeros_["bond"]
 
     def _solve_levels(self, prepared, parts) -> None:
+        sources = prepared.sources_of(parts)
         equations = NormalEquations.total(prepared.parts[part] for part in parts)
-        designs, n_zeros = prepared.designs, len(prepared.sources)
+        designs, n_zeros = prepared.designs, len(sources)
+        # Nothing tells the zero of a source that is not there; without the model's own, that of
+        # the first one that is there takes its place.
+        surplus = [k for k, s in enumerate(prepared.sources) if k and s not in sources[1:]]
+        if surplus:
+            equations = equations.without(surplus)
         edges = np.cumsum([n_zeros, *(d.n_coefficients for d in designs.values())])
         penalty = np.zeros_like(equations.matrix)
         for (name, design), first, last in zip(designs.items(), edges, edges[1:], strict=False):
@@ -495,7 +507,7 @@ class HierarchicalPotential(BaseEstimator):
             known = np.concatenate([known, solution.coefficients])
             self.report_[f"{name} jitter"] = solution.jitter
             self.stages_[name] = _fill(prepared, edges, known)
-            self._keep_zeros(name, prepared.sources, known[1:n_zeros])
+            self._keep_zeros(name, sources, known[1:n_zeros])
         self.potential_ = self.stages_[name]
         self.zeros_["all"] = self.zeros_[name]
         if len(designs) > 1 and (self.joint or self.variance):
@@ -503,7 +515,7 @@ class HierarchicalPotential(BaseEstimator):
             self.report_["joint jitter"] = solution.jitter
             if self.joint:
                 self.potential_ = _fill(prepared, edges, solution.coefficients)
-                self._keep_zeros("all", prepared.sources, solution.coefficients[1:n_zeros])
+                self._keep_zeros("all", sources, solution.coefficients[1:n_zeros])
         environment = self.potential_.environment
         if self.variance and environment is not None and len(environment.regressor.alpha):
             prior, last = self.environment.prior, edges[-1]

@@ -22,6 +22,12 @@ from ase_hmlp.geometry import Geometry, GeometryTracker
 from ase_hmlp.molecules import find_molecules, molecules_of
 from ase_hmlp.neighbors import complete_cell, neighbour_list
 
+#: Name of what is over all families in tables of errors: no family may have it.
+ALL = "all"
+
+#: Family of frames that name none.
+UNNAMED = "unnamed"
+
 _DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
@@ -130,9 +136,9 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     atoms : ase.Atoms
         With a calculator (or `ase.calculators.singlepoint`) that holds energy (the free energy, if
         there is one) and forces;
-        ``info["group"]`` names the family, ``info["source"]`` the origin, ``info["parent"]`` the
-        source of the frame it was made from, ``info["source_set"]`` the set of labels with one
-        energy zero, ``info["split"]`` is ``test`` where no fit may ever see it,
+        ``info["group"]`` names the family (`UNNAMED` without it), ``info["source"]`` the origin,
+        ``info["parent"]`` the source of the frame it was made from, ``info["source_set"]`` the set
+        of labels with one energy zero, ``info["split"]`` is ``test`` where no fit may ever see it,
         ``info["pulay"]`` (eV/atom) what the pressure lacks times the volume per atom, and
         ``arrays["partner"]`` is the bonded partner of each atom; all of these may be missing.
     where : str
@@ -143,7 +149,7 @@ def frame_from_atoms(atoms, where: str) -> Frame:
     LabelError
         Without energy or forces, or with labels of the wrong shape or not finite.
     DataError
-        If the structure is not molecular hydrogen.
+        If the structure is not molecular hydrogen, or its family is called `ALL`.
     """
     results = consistent_energy(getattr(atoms.calc, "results", {}))
     for name, shape in (("energy", ()), ("forces", (len(atoms), 3)), ("stress", (6,))):
@@ -169,6 +175,8 @@ def frame_from_atoms(atoms, where: str) -> Frame:
             molecules = find_molecules(atoms.positions, cell, atoms.pbc)
     except HMLPError as error:
         raise DataError(f"{where}: {error}") from error
+    group = str(atoms.info.get("group", atoms.info.get("config_type", UNNAMED)))
+    check_family(group, where)
     return Frame(
         atoms.positions.copy(),
         cell,
@@ -177,12 +185,23 @@ def frame_from_atoms(atoms, where: str) -> Frame:
         float(results["energy"]),
         np.array(results["forces"], dtype=float),
         corrected_stress(atoms) if "stress" in results and atoms.pbc.all() else None,
-        str(atoms.info.get("group", atoms.info.get("config_type", "all"))),
+        group,
         str(atoms.info.get("source", where)),
         str(atoms.info.get("parent", "")),
         str(atoms.info.get("source_set", "")),
         split=str(atoms.info.get("split", "")),
     )
+
+
+def check_family(name: str, where: str) -> None:
+    """Refuse a family that could not be told from all families.
+
+    Raises
+    ------
+    DataError
+    """
+    if name == ALL:
+        raise DataError(f"{where} is of a family {ALL!r}, which tables call all families together.")
 
 
 def consistent_energy(results: Mapping[str, Any]) -> dict[str, Any]:

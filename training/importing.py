@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import lzma
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -19,11 +18,12 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, mo
 
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError, LabelError, OutputExistsError
+from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import available_models, load_model, model_hash, model_path
 from ase_hmlp.molecules import partners
 from ase_hmlp.training.external import ReadSection
 from ase_hmlp.training.fit import silent
-from ase_hmlp.training.frames import Frame, frame_from_atoms
+from ase_hmlp.training.frames import Frame, check_family, frame_from_atoms
 from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.residuals import (
     OutlierSection,
@@ -94,7 +94,7 @@ class FamilySection(Section):
         Raises
         ------
         DataError
-            If there is no such key, or nothing in it matches.
+            If there is no such key, nothing in it matches, or the family may not be called so.
         """
         if self.key not in info:
             raise DataError(f"{where} has no {self.key!r} to take its family from.")
@@ -103,6 +103,7 @@ class FamilySection(Section):
         found = match and (match[1] if match.re.groups else match[0])
         if not found:
             raise DataError(f"{where}: no family in {text!r} by the pattern {self.pattern!r}.")
+        check_family(self.prefix + found, where)
         return self.prefix + found
 
 
@@ -264,10 +265,10 @@ def import_from_config(
     for name in set(there) - set(parts):
         (folder / name).unlink()
     for name, part in parts.items():
-        _write(folder / name, lzma.compress(_extxyz(part).encode()))
-    _write(folder / TABLE, _table(records).encode())
+        write_whole(folder / name, lzma.compress(_extxyz(part).encode()))
+    write_whole(folder / TABLE, _table(records))
     lines = [f"# {config.name}", "", *report_lines(result), "", *_settings(path, model)]
-    _write(folder / REPORT, "\n".join(lines).encode())
+    write_whole(folder / REPORT, "\n".join(lines))
     return result
 
 
@@ -338,7 +339,8 @@ def _reference(config: ImportConfig, base: Path) -> str:
 def _read(config: ImportConfig, inputs: list[Path], progress: Progress) -> list[Record]:
     """Every frame of the input, with a reason where no potential is needed to see one."""
     records: list[Record] = []
-    digests: dict[int, str] = {}
+    digests: dict[int, Record] = {}
+    sources = set()
     for done, file in enumerate(inputs):
         progress("files", done, len(inputs))
         for index, atoms in enumerate(config.read.structures(file)):
@@ -355,16 +357,22 @@ def _read(config: ImportConfig, inputs: list[Path], progress: Progress) -> list[
                 **{key: atoms.info[key] for key in KEPT if key in atoms.info},
             }
             atoms.info = {key: value for key, value in info.items() if value}
+            sources.add(str(known["source"]))
             record = Record(file.name, index, atoms)
             records.append(record)
             _look(record, config.limits, digests)
     progress("files", len(inputs), len(inputs))
+    for record in records:
+        # Called as the parent is from now on; one that is not imported keeps its name.
+        parent = str(record.atoms.info.get("parent", ""))
+        if parent in sources:
+            record.atoms.info["parent"] = f"{config.name}/{parent}"
     if not records:
         raise DataError(f"There is no frame in {', '.join(map(str, inputs))}.")
     return records
 
 
-def _look(record: Record, limits: Limits, digests: dict[int, str]) -> None:
+def _look(record: Record, limits: Limits, digests: dict[int, Record]) -> None:
     """Set a frame aside that is none, is outside the limits or was there before."""
     try:
         frame = frame_from_atoms(record.atoms, "The frame")
@@ -377,9 +385,10 @@ def _look(record: Record, limits: Limits, digests: dict[int, str]) -> None:
     record.atoms.set_array("partner", partners(frame.molecules))
     if violations := limits.violations(frame):
         return record.set_aside(violations[0].split(" of ")[0], "; ".join(violations))
-    first = digests.setdefault(frame.digest, frame.source)
-    if first != frame.source:
-        record.set_aside("duplicate", f"the same frame as {first}")
+    first = digests.setdefault(frame.digest, record)
+    if first is not record:
+        where = f"frame {first.index} of {first.file}"
+        record.set_aside("duplicate", f"the same frame as {first.atoms.info['source']} ({where})")
 
 
 def _look_at_forces(
@@ -520,10 +529,3 @@ def _settings(path: Path, model: str) -> list[str]:
         *(reference, "", f"Written by ase_hmlp {__version__} with this configuration:", ""),
         *("```toml", path.read_text().rstrip(), "```", ""),
     ]
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing."""
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(data)
-    os.replace(partial, path)

@@ -183,6 +183,11 @@ class NormalEquations:
         self.vector += weighted @ (targets / sigma)
         self.n_observations += len(targets)
 
+    def without(self, indices) -> NormalEquations:
+        """The equations with some coefficients held at zero and left out."""
+        matrix = np.delete(np.delete(self.matrix, indices, axis=0), indices, axis=1)
+        return NormalEquations(matrix, np.delete(self.vector, indices), self.n_observations)
+
     def block(self, first: int, last: int, known=None) -> NormalEquations:
         """The equations of coefficients first to last - 1, those before held at `known` (first,).
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -29,6 +28,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import Field, PositiveFloat
 
 from ase_hmlp.errors import ConfigError, DataError, HMLPError, LabelError, LabellingError
+from ase_hmlp.files import write_whole
 from ase_hmlp.parallel import WorkersSection, stop, unordered
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.frames import iterate_structures
@@ -434,9 +434,7 @@ def _tidy_failures(path: Path, finished: set[str]) -> list[str]:
         if not records:
             path.unlink()
         elif text.encode() != path.read_bytes():
-            partial = path.with_suffix(".partial")
-            partial.write_text(text)
-            os.replace(partial, path)
+            write_whole(path, text)
     return [record["label_id"] for record in records]
 
 

@@ -9,8 +9,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import ConfigError, DataError, LabelError
-from ase_hmlp.model_io import model_hash
+from ase_hmlp.model_io import available_models, model_hash
 from ase_hmlp.training.frames import file_digest
 from ase_hmlp.training.sections import Section
 
@@ -153,9 +153,13 @@ class EspressoSection(Section):
         """What the pressure lacks times the volume per atom, eV."""
         if self.pulay is not None:
             return self.pulay
+        return self._usual_pulay() if self.pseudopotential == PSEUDOPOTENTIAL else 0.0
+
+    def _usual_pulay(self) -> float:
+        """What `lacking` is by the cutoffs alone."""
         variables = self.variables()
         own = all(variables[name] == RECIPE[name] for name in ("ecutwfc", "ecutrho"))
-        return PULAY if own and self.pseudopotential == PSEUDOPOTENTIAL else 0.0
+        return PULAY if own else 0.0
 
     def labeller(self, base: Path = Path()) -> Labeller:
         """Check what the calculation needs.
@@ -200,6 +204,8 @@ class EspressoSection(Section):
             settings["both_meshes"] = True
         if self.kpts:
             settings["kspacing"] = list(self.kpts)
+        if self.lacking() != self._usual_pulay():
+            settings["pulay"] = self.lacking()
         return Labeller(_digest(settings), _Espresso(self, str(folder), sha256))
 
 
@@ -317,8 +323,9 @@ class ASESection(Section):
 
     Labels are the free energy where the calculator has it: with smearing, forces and stress are
     its derivatives, and not those of ASE's ``energy``, which VASP and CASTEP extrapolate to no
-    smearing. Files that arguments name count by their content, but for those that calculators
-    write to (``txt``, ``log`` and the like).
+    smearing. Files that arguments name, relative to the configuration or else to the working
+    directory, count by their content, but for those that calculators write to (``txt``, ``log`` and
+    the like).
 
     Attributes
     ----------
@@ -352,32 +359,39 @@ class ASESection(Section):
                 f"calculator: {self.name} cannot be imported from {self.module}: {error}."
             ) from error
         try:
-            inspect.signature(factory).bind(**self._arguments(Path()))
+            inspect.signature(factory).bind(**_in_folder(self, self.arguments, Path()))
         except TypeError as error:
             raise ConfigError(f"calculator.arguments: {self.name}: {error}.") from error
         except ValueError:  # no signature to look at: the first calculation will tell
             pass
-        hashes = self._hashes(factory, base)
+        arguments, hashes = self._found(factory, base)
         settings: list[Any] = [self.module, self.name, self.arguments]
         if hashes:  # outputs of calculators without files stay valid
             settings.append(hashes)
         if "free_energy" in getattr(factory, "implemented_properties", ()):
             # Not to be mixed with what was labelled with the extrapolated energy.
             settings.append("free energy")
-        return Labeller(_digest(settings), _AnyCalculator(self, hashes))
+        return Labeller(_digest(settings), _AnyCalculator(self, arguments, hashes))
 
-    def _arguments(self, scratch: Path) -> dict[str, Any]:
-        folder = {self.directory_argument: str(scratch)} if self.directory_argument else {}
-        return self.arguments | folder
+    def _found(self, factory, base: Path) -> tuple[dict[str, Any], dict[str, str]]:
+        """Arguments with the files they name where they are, and what labels hang on.
 
-    def _hashes(self, factory, base: Path) -> dict[str, str]:
-        """SHA-256 of the files that labels hang on, by what the configuration calls them."""
-        hashes = {name: file_digest(name) for name in _named_files(self.arguments)}
+        Returns
+        -------
+        arguments : dict
+        hashes : dict of str
+            SHA-256 of files by what the configuration calls them.
+        """
+        files: dict[str, str] = {}
+        arguments = _resolved(self.arguments, base, files)
+        hashes = {name: file_digest(path) for name, path in files.items()}
         if inspect.isclass(factory) and issubclass(factory, HMLP):
             model = inspect.signature(factory).parameters.get("model")
             if model is not None:
                 name = self.arguments.get("model", model.default)
-                hashes[str(name)] = model_hash(name)  # shipped models are files, too
+                if name in available_models():  # files, too, and never others of the same name
+                    arguments = arguments | {"model": name}
+                hashes[str(name)] = model_hash(arguments.get("model", name))
         for name in self.hash_files:
             try:
                 hashes[name] = file_digest(base / name)
@@ -385,31 +399,53 @@ class ASESection(Section):
                 raise ConfigError(
                     f"calculator.hash_files: {base / name} cannot be read: {error.strerror}."
                 ) from error
-        return hashes
+        return arguments, hashes
 
 
-def _named_files(arguments: Any) -> Iterator[str]:
-    """Files that are there, among keyword arguments and in lists and tables of them."""
-    if isinstance(arguments, Mapping):
-        for key, value in arguments.items():
-            if key not in _WRITTEN:
-                yield from _named_files(value)
-    elif isinstance(arguments, list):
-        for value in arguments:
-            yield from _named_files(value)
-    elif isinstance(arguments, str) and os.path.isfile(arguments):
-        yield arguments
+def _resolved(value: Any, base: Path, files: dict[str, str]) -> Any:
+    """Arguments with paths that hold in every folder, lists and tables among them.
+
+    Parameters
+    ----------
+    value : of an argument, or all of them
+    base : Path
+        Where files are looked for first; then in the working directory.
+    files : dict of str
+        Gets the paths of those that are there, by what they are called.
+    """
+    if isinstance(value, Mapping):
+        return {k: v if k in _WRITTEN else _resolved(v, base, files) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolved(v, base, files) for v in value]
+    if not isinstance(value, str):
+        return value
+    beside = os.path.join(base, value)
+    if os.path.isfile(beside):
+        # A mere name may mean something else, too: it stays where it means this file.
+        same = os.path.isfile(value) and os.path.samefile(value, beside)
+        files[value] = beside
+        return value if same else os.path.abspath(beside)
+    if os.path.isfile(value):
+        files[value] = value
+    return value
+
+
+def _in_folder(section: ASESection, arguments: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """Arguments with the folder to run in, where there is one for it."""
+    folder = {section.directory_argument: str(scratch)} if section.directory_argument else {}
+    return arguments | folder
 
 
 @dataclass(frozen=True)
 class _AnyCalculator:
     section: ASESection
-    hashes: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, Any]
+    hashes: dict[str, str]
 
     def __call__(self, atoms: Atoms, scratch: Path) -> Labels:
         section = self.section
         factory = getattr(import_module(section.module), section.name)
-        calculator = factory(**section._arguments(scratch))
+        calculator = factory(**_in_folder(section, self.arguments, scratch))
         if not section.directory_argument and hasattr(calculator, "directory"):
             calculator.directory = type(calculator.directory or "")(scratch)
         atoms = atoms.copy()

@@ -1,5 +1,5 @@
 """TOML configurations, as `ase_hmlp.sections` has them."""
 
-from ase_hmlp.sections import Section, merged, read_toml, validate
+from ase_hmlp.sections import Section, merged, read_toml, section_of, validate
 
-__all__ = ["Section", "merged", "read_toml", "validate"]
+__all__ = ["Section", "merged", "read_toml", "section_of", "validate"]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from time import perf_counter, strftime
 
@@ -19,11 +20,12 @@ import numpy as np
 
 from ase_hmlp import __version__
 from ase_hmlp.errors import ConfigError, DataError
+from ase_hmlp.files import sync_folder
 from ase_hmlp.model_io import Domain, Model, save_model
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.cache import cached
-from ase_hmlp.training.card import write_card
-from ase_hmlp.training.config import TrainingConfig, read_config
+from ase_hmlp.training.card import card_files, write_card
+from ase_hmlp.training.config import SourceSection, TrainingConfig, read_config
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
 from ase_hmlp.training.fit import Prepared, Progress, silent
 from ase_hmlp.training.frames import Frame, file_digest, read_frames
@@ -75,11 +77,11 @@ def train_from_config(
     output : str or Path, optional
         Folder for the model, its card and its plots; ``NAME-training`` beside the configuration
         unless given. Held-out predictions that are already there, from the same data and
-        configuration, are not computed again.
+        configuration, are not computed again; they are in ``.NAME.folds`` until all is done.
     progress : callable
         Called with a stage, the steps done and the steps in all.
     overwrite : bool
-        Replace a model that is already there.
+        Replace a model, card or picture that is already there.
     changes : sequence of str
         Lines of TOML that replace keys of the configuration, ``table.key = value``.
 
@@ -91,8 +93,9 @@ def train_from_config(
     config = read_config(path, changes)
     output = Path(output) if output else path.parent / f"{config.name}-training"
     model_path = output / f"{config.name}.joblib"
-    if model_path.exists() and not overwrite:
-        raise ConfigError(f"Model {model_path} exists already; ask for it to be overwritten.")
+    unfinished = _Unfinished(output / f".{config.name}.folds")
+    if not overwrite:
+        unfinished.refuse(model_path, card_files(output, config.name))
     sources = config.data.sources
     # Once each: families of one file may be sources of their own.
     names = dict.fromkeys(name for source in sources for name in source.files)
@@ -118,7 +121,7 @@ def train_from_config(
         progress("held-out families", n, len(folds))
         found.append(
             cached(
-                output / "folds" / f"{stamp}-{fold.name}.joblib",
+                unfinished.fold(stamp, n),
                 lambda fold=fold: _predict_fold(config, prepared, fold, frames),
             )
         )
@@ -164,11 +167,66 @@ def train_from_config(
     if all(f.stress is None for f in _bulk(used, config.data.always)):
         training["pressure"] = "not labelled"
     model = Model(potential, domain, config.name, training, errors)
-    save_model(model, model_path)
     fitted, _ = predict(potential, used).on_one_zero(training["zeros"])
-    card_path = write_card(model, held_out, fitted, on_tests, output)
-    shutil.rmtree(output / "folds", ignore_errors=True)
+    # The model last: where it is, all is.
+    saved = save_model(model, unfinished.begin_writing())
+    card_path = write_card(model, saved, held_out, fitted, on_tests, output)
+    os.replace(saved, model_path)
+    sync_folder(output)
+    unfinished.remove()
     return TrainingResult(model, model_path, card_path, held_out)
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """What a run keeps beside its output until it has ended.
+
+    Attributes
+    ----------
+    folder : Path
+    """
+
+    folder: Path
+
+    def fold(self, stamp: str, number: int) -> Path:
+        """File of a fold's predictions."""
+        return self.folder / f"{stamp}-{number:03d}.joblib"
+
+    @property
+    def _saved(self) -> Path:
+        return self.folder / "model"
+
+    def begin_writing(self) -> Path:
+        """Note that what is in the output from now on is this run's.
+
+        Returns
+        -------
+        Path of the model while card and picture are not there yet.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._saved.touch()
+        return self._saved
+
+    def refuse(self, model: Path, others: Sequence[Path]) -> None:
+        """Refuse to replace files, but for those of a run that was killed before its model.
+
+        Raises
+        ------
+        ConfigError
+        """
+        mine = self._saved.exists()
+        for path in (model, *(() if mine else others)):
+            if path.exists():
+                raise ConfigError(f"{path} exists already; ask for it to be overwritten.")
+
+    def remove(self) -> None:
+        """Remove what such runs wrote; the folder, if there is nothing else in it."""
+        for path in (self._saved, *self.folder.glob(f"{12 * '[0-9a-f]'}-*.joblib")):
+            path.unlink(missing_ok=True)
+        try:
+            self.folder.rmdir()
+        except OSError:  # somebody else's files
+            pass
 
 
 def training_domain(frames: list[Frame], limits: Sequence[str] = ()) -> Domain:
@@ -203,10 +261,11 @@ def _bond_range(frames: list[Frame]) -> tuple[float, float]:
 
 def load_frames(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]:
     """Frames of all sources that lie within the configured limits, and how many do not."""
-    frames: list[Frame] = []
+    read: list[tuple[SourceSection, list[Frame]]] = []
     rejected = 0
     everywhere = Limits(min_bond=config.data.min_bond, max_bond=config.data.max_bond)
     for source in config.data.sources:
+        kept = []
         for file in source.files:
             for frame in read_frames(folder / file):
                 if source.families and frame.group not in source.families:
@@ -214,15 +273,40 @@ def load_frames(folder: Path, config: TrainingConfig) -> tuple[list[Frame], int]
                 if everywhere.violations(frame) or source.limits.violations(frame):
                     rejected += 1
                     continue
-                if source.zero == "shared" and frames:
-                    frame.source_set = frames[0].source_set
-                elif source.name:
-                    frame.source_set = source.name
                 frame.weight = source.weight
-                frames.append(frame)
+                kept.append(frame)
+        read.append((source, kept))
+    _settle_sources(read)
+    frames = [frame for _, kept in read for frame in kept]
     if len(frames) < 10:
         raise DataError(f"{len(frames)} frames within the limits are too few to train on.")
     return frames, rejected
+
+
+def _settle_sources(read: Sequence[tuple[SourceSection, list[Frame]]]) -> None:
+    """Give every frame the name of the source that it shares an energy zero with."""
+    taken = {source.name for source, _ in read}
+    taken.update(frame.source_set for _, kept in read for frame in kept)
+    first: Frame | None = None
+    for source, kept in read:
+        if source.zero == "shared" and first is not None:
+            name, whose = first.source_set, kept
+        elif source.name or first is None:
+            name, whose = source.name, kept if source.name else []
+        else:
+            # Unnamed, they would have the zero of all others that are.
+            name = _unused(Path(source.files[0]).name.split(".")[0], taken)
+            whose = [frame for frame in kept if not frame.source_set]
+        for frame in whose:
+            frame.source_set = name
+            taken.add(name)
+        first = first or next(iter(kept), None)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """A name, with a number if it is taken."""
+    numbered = (f"{name}-{k}" for k in count(2))
+    return next(x for x in chain([name], numbered) if x not in taken)
 
 
 def split_off_tests(frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:

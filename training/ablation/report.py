@@ -16,7 +16,8 @@ from ase_hmlp.figure_style import styled
 from ase_hmlp.files import write_whole
 from ase_hmlp.simulate.figures import COLOURS
 from ase_hmlp.training.ablation.variants import NOTES
-from ase_hmlp.training.evaluate import ALL, ErrorRow
+from ase_hmlp.training.evaluate import ErrorRow
+from ase_hmlp.training.frames import ALL
 from ase_hmlp.training.search.candidates import Candidate
 from ase_hmlp.training.search.report import in_words
 

@@ -20,9 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ase_hmlp.errors import DataError, OutputExistsError
-from ase_hmlp.files import write_whole
+from ase_hmlp.files import refuse_foreign, write_whole
 from ase_hmlp.simulate.run import versions
-from ase_hmlp.training.ablation.report import Ablation, Provenance, Row, write_report
+from ase_hmlp.training.ablation.report import (
+    FIGURE,
+    TABLE,
+    TEXT,
+    Ablation,
+    Provenance,
+    Row,
+    write_report,
+)
 from ase_hmlp.training.ablation.variants import variants
 from ase_hmlp.training.append_only import RecordFile, split_lines
 from ase_hmlp.training.fit import Progress, silent
@@ -93,6 +101,7 @@ def ablate(
         if not file.exists():
             raise DataError(f"Data file {file} does not exist.")
     folder = Path(output) if output else path.parent / f"{base.config.name}-ablation"
+    refuse_foreign(folder, [TEXT, TABLE, FIGURE], COMMANDS)
     folder.mkdir(parents=True, exist_ok=True)
     with RecordFile(folder / RECORDS, split_lines) as records:
         commands, made_with = _noted(folder / COMMANDS, command)

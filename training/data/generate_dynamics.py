@@ -51,7 +51,6 @@ Example
 import argparse
 import io
 import lzma
-import os
 import signal
 import warnings
 from collections import Counter, defaultdict
@@ -75,6 +74,7 @@ from threadpoolctl import threadpool_limits
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import DomainWarning, HMLPError, NotConvergedError
+from ase_hmlp.files import write_whole
 from ase_hmlp.molecules import bond_shifts, find_molecules, molecules_of, partners
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.build import supercell
@@ -82,7 +82,7 @@ from ase_hmlp.simulate.relax import relax
 from ase_hmlp.training.append_only import split_frames
 from ase_hmlp.training.data.generate_contacts import MEAN_BOND, PADDING, make_pair
 from ase_hmlp.training.frames import iterate_structures, read_frames
-from ase_hmlp.training.label import RunSection, label_frames
+from ase_hmlp.training.label import RunSection, extxyz_text, label_frames
 from ase_hmlp.training.label_calculators import EspressoSection
 
 SEED = 20200718
@@ -893,9 +893,7 @@ def explored(trajectory, folder):
         except Dropped as reason:
             frames, reasons = [], [str(reason)]
         if frames:
-            partial = path.with_suffix(".partial")
-            ase.io.write(partial, frames, format="extxyz")
-            os.replace(partial, path)  # whole or not at all
+            write_whole(path, "".join(map(extxyz_text, frames)))
         if reasons:
             dropped.write_text("".join(f"{reason}\n" for reason in reasons))
     return list(iterate_structures(path)) if path.exists() else []
@@ -954,11 +952,8 @@ def write_packed(frames, path) -> None:
     drop = ("label_id", "label_settings", "label_date", "label_seconds")
     for atoms in frames:
         atoms.info = {key: value for key, value in atoms.info.items() if key not in drop}
-    stream = io.StringIO()
-    ase.io.write(stream, frames, format="extxyz")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(lzma.compress(stream.getvalue().encode(), preset=9))
-    os.replace(partial, path)
+    text = "".join(map(extxyz_text, frames))
+    write_whole(path, lzma.compress(text.encode(), preset=9))
 
 
 def label_and_pack(frames, output, labeller, workers) -> None:

@@ -20,12 +20,10 @@ Example
 """
 
 import argparse
-import os
 import signal
 import warnings
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
@@ -33,6 +31,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import DomainWarning
+from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import model_hash
 from ase_hmlp.molecules import partners
 from ase_hmlp.training.data.generate_dynamics import (
@@ -42,7 +41,7 @@ from ase_hmlp.training.data.generate_dynamics import (
     write_packed,
 )
 from ase_hmlp.training.frames import iterate_structures
-from ase_hmlp.training.label import RunSection, label_frames
+from ase_hmlp.training.label import RunSection, extxyz_text, label_frames
 from ase_hmlp.training.label_calculators import EspressoSection
 
 SEED = 20201006
@@ -137,9 +136,7 @@ def sample(model, path):
             for number in range(WALKERS):
                 for ensemble in ENSEMBLES:
                     frames += walk(model, ensemble, number)
-        partial = path.with_suffix(".partial")
-        ase.io.write(partial, frames, format="extxyz")
-        os.replace(partial, path)
+        write_whole(path, "".join(map(extxyz_text, frames)))
     return list(iterate_structures(path))
 
 

@@ -23,13 +23,11 @@ Example
 """
 
 import argparse
-import os
 import signal
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixBondLengths
@@ -38,6 +36,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import DomainWarning, HMLPError
+from ase_hmlp.files import write_whole
 from ase_hmlp.molecules import molecules_of
 from ase_hmlp.training.data.generate_contacts import make_molecule, van_der_corput
 from ase_hmlp.training.data.generate_dynamics import (
@@ -47,6 +46,7 @@ from ase_hmlp.training.data.generate_dynamics import (
     label_and_pack,
 )
 from ase_hmlp.training.frames import iterate_structures
+from ase_hmlp.training.label import extxyz_text
 from ase_hmlp.training.label_calculators import EspressoSection
 
 FOLDER = Path(__file__).parent
@@ -159,9 +159,7 @@ def explored(folder):
             except HMLPError as error:
                 print(f"{number}: {error}", flush=True)
                 continue
-            partial = path.with_suffix(".partial")
-            ase.io.write(partial, atoms, format="extxyz")
-            os.replace(partial, path)
+            write_whole(path, extxyz_text(atoms))
         frames += list(iterate_structures(path))
     return frames
 

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from ase_hmlp.parallel import WorkersSection
 from ase_hmlp.simulate.structures import NAMES
+from ase_hmlp.training.frames import ALL
 from ase_hmlp.training.label import LabelSection
 from ase_hmlp.training.sections import Section
 
@@ -104,14 +105,22 @@ class TrainSection(Section):
     Attributes
     ----------
     config : a training configuration as `hmlp train` takes it, relative to this one
-    settings : tables of a training configuration that replace those of `config`, key by key, or
-        a whole one; paths are relative to this configuration
+    settings : tables of a training configuration that replace those of `config`, key by key
+        (values that are tables, such as ``environment.inputs``, as a whole), or a whole one; paths
+        are relative to this configuration
     family : the family the new frames belong to
     """
 
     config: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     family: str = Field("learned", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+    @field_validator("family")
+    @classmethod
+    def _not_all(cls, name: str) -> str:
+        if name == ALL:
+            raise ValueError(f"{ALL!r} is what tables call all families together")
+        return name
 
     @model_validator(mode="after")
     def _something(self) -> TrainSection:

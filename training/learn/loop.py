@@ -31,11 +31,12 @@ from time import perf_counter, strftime
 import numpy as np
 from ase import Atoms
 
-from ase_hmlp.errors import ConfigError, LearningError
+from ase_hmlp.errors import ConfigError, LearningError, OutputExistsError
+from ase_hmlp.files import refuse_foreign, write_whole
 from ase_hmlp.model_io import Model, available_models, load_model, model_hash, model_path
 from ase_hmlp.parallel import check_backend
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
-from ase_hmlp.training.cache import cached, write_whole
+from ase_hmlp.training.cache import cached
 from ase_hmlp.training.evaluate import Predictions, error_table, predict
 from ase_hmlp.training.fit import Progress, silent
 from ase_hmlp.training.frames import file_digest, iterate_structures, read_frames
@@ -57,6 +58,9 @@ from ase_hmlp.training.learn.select import Selection, select, uncertainty_thresh
 from ase_hmlp.training.learn.starts import Start, starting_structures
 from ase_hmlp.training.learn.trajectories import Trajectory
 from ase_hmlp.training.sections import read_toml
+
+#: What tells a folder of a loop.
+SETUP = "setup.json"
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def learn_from_config(
     LabellingError, LearningError
         If the loop cannot go on; what it did is kept.
     OutputExistsError
-        If another run is at work in the folder.
+        If another run is at work in the folder, or it holds something else under the names of what
+        a loop leaves.
     """
     path = Path(path)
     config = read_toml(path, LearnConfig)
@@ -116,9 +121,11 @@ def learn_from_config(
     setup = _setup(config, labeller, training, starts, first)
     # The folder of a run that cannot be is not made.
     check_backend(config.explore.run, "explore.run")
+    rounds = [f"round-{k:02d}" for k in range(1, config.stop.rounds + 1)]
+    refuse_foreign(folder, [*report.FILES, *rounds], SETUP)
     folder.mkdir(parents=True, exist_ok=True)
     with RecordFile(folder / "journal.jsonl", split_lines) as journal:
-        _check_setup(folder / "setup.json", setup)
+        _check_setup(folder / SETUP, setup)
         loop = _Loop(
             config, folder, labeller, training, starts, first, retry_failed, progress, journal
         )
@@ -391,6 +398,7 @@ def _setup(config: LearnConfig, labeller: Labeller, training: Training, starts, 
             **settings["train"],
             "config": training.config.model_dump(mode="json", exclude={"data": {"files"}}),
             "files": [file_digest(file) for file in training.files],
+            "source_files": [file_digest(file) for file in training.source_files],
         },
         "starts": {start.name: start.atoms and structure_digest(start.atoms) for start in starts},
         "model_sha256": first and model_hash(first),
@@ -404,17 +412,24 @@ def _check_setup(path: Path, setup: dict) -> None:
     ------
     ConfigError
         Naming what differs.
+    OutputExistsError
+        If the file is something else.
     """
     setup = json.loads(json.dumps(setup))
     if path.exists():
-        difference = _difference(json.loads(path.read_text()), setup)
+        try:
+            old = json.loads(path.read_text())
+            # Loops that began before sources counted go on; from now on theirs do.
+            old["train"].setdefault("source_files", setup["train"]["source_files"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise OutputExistsError(f"{path} is no setup of a loop: name another folder.") from None
+        difference = _difference(old, setup)
         if difference:
             raise ConfigError(
                 f"Folder {path.parent} holds rounds with another {difference}: go back to it, or "
                 "give another folder with --output."
             )
-    else:
-        write_whole(path, json.dumps(setup, indent=1) + "\n")
+    write_whole(path, json.dumps(setup, indent=1) + "\n")
 
 
 def _difference(old, new) -> str:

@@ -12,12 +12,12 @@ import numpy as np
 import tomli_w
 
 from ase_hmlp.errors import ConfigError
+from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import Model, load_model
-from ase_hmlp.training.cache import write_whole
 from ase_hmlp.training.config import TrainingConfig, read_config
-from ase_hmlp.training.evaluate import ALL, ErrorRow
+from ase_hmlp.training.evaluate import ErrorRow
 from ase_hmlp.training.fit import Progress
-from ase_hmlp.training.frames import Frame, read_frames
+from ase_hmlp.training.frames import ALL, Frame, read_frames
 from ase_hmlp.training.learn.config import TrainSection
 from ase_hmlp.training.sections import merged, validate
 from ase_hmlp.training.train import fitted_frames, load_frames, train_from_config
@@ -33,6 +33,9 @@ class Training:
         As it is written to a file, but for the data files.
     config : TrainingConfig
     files : list of Path
+        Of no source in particular.
+    source_files : list of Path
+        Of the sources.
     frames : list of Frame
         Held-out ones among them.
     family : str
@@ -42,6 +45,7 @@ class Training:
     settings: dict[str, Any]
     config: TrainingConfig
     files: list[Path]
+    source_files: list[Path]
     frames: list[Frame]
     family: str
 
@@ -82,7 +86,7 @@ def read_training(section: TrainSection, base: Path) -> Training:
     if isinstance(replaced, dict) and isinstance(replaced.get("files"), list):
         files = [(base / str(name)).resolve() for name in replaced["files"]]
     whose = base if isinstance(replaced, dict) and "source" in replaced else folder
-    settings = merged(settings, section.settings)
+    settings = merged(settings, section.settings, TrainingConfig)
     config = validate(settings, TrainingConfig, "train.settings")
     if not config.fit.variance:
         raise ConfigError(
@@ -99,7 +103,7 @@ def read_training(section: TrainSection, base: Path) -> Training:
     ]
     if sources:  # relative to where they were written, not to the rounds
         dumped = [s.model_dump(mode="json", exclude_defaults=True) for s in sources]
-        settings = merged(settings, {"data": {"source": dumped}})
+        settings = merged(settings, {"data": {"source": dumped}}, TrainingConfig)
     data = config.data.model_copy(
         update={"files": [str(file) for file in files], "source": sources}
     )
@@ -109,7 +113,8 @@ def read_training(section: TrainSection, base: Path) -> Training:
             f"train.family: the training data have a family {section.family!r} already; "
             "give the new frames another name."
         )
-    training = Training(settings, config, files, frames, section.family)
+    others = [Path(file) for source in sources for file in source.files]
+    training = Training(settings, config, files, others, frames, section.family)
     training.fitted([])  # so that families that are not there are named at once
     return training
 
@@ -130,13 +135,23 @@ def refit(
     output = folder / "model"
     path, card = output / f"{name}.joblib", output / f"{name}.md"
     if not (path.exists() and card.exists()):
-        files = [str(file.resolve()) for file in training.files]
-        files += [os.path.relpath(file, folder) for file in labelled]
-        settings = merged(training.settings, {"data": {"files": files}})
+        data = _joined(training, [os.path.relpath(file, folder) for file in labelled])
+        settings = merged(training.settings, {"data": data}, TrainingConfig)
         config = folder / "train.toml"
+        folder.mkdir(parents=True, exist_ok=True)
         write_whole(config, tomli_w.dumps(settings))
         train_from_config(config, output, progress, overwrite=True)
     return load_model(path), path
+
+
+def _joined(training: Training, labelled: list[str]) -> dict[str, Any]:
+    """The data files of a training with those of the loop, which have the model's energy zero."""
+    files = [str(file.resolve()) for file in training.files]
+    sources = training.settings["data"].get("source", [])
+    if files or not sources or not labelled:
+        return {"files": files + labelled}
+    # Before all sources they would be the first, whose zero is the model's.
+    return {"source": [*sources, {"files": labelled, "zero": "shared"}]}
 
 
 def held_out_errors(model: Model, without: str) -> Errors:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ase_hmlp.figure_style import STYLE
+from ase_hmlp.files import write_whole
 from ase_hmlp.simulate.figures import COLOURS
-from ase_hmlp.training.cache import write_whole
 from ase_hmlp.training.learn.config import ExploreSection
 from ase_hmlp.training.learn.refit import Errors
 from ase_hmlp.training.learn.rounds import NewFrames, Round
@@ -23,6 +23,9 @@ from ase_hmlp.training.learn.select import Selection
 from ase_hmlp.training.learn.trajectories import Trajectory
 
 _STYLE: dict[Any, Any] = dict(STYLE)
+
+#: What is written.
+FILES = REPORT, FIGURE = "report.md", "report.png"
 
 #: What tripped.
 TRIPS = {
@@ -74,7 +77,7 @@ def write_round(folder: Path, rounds: Sequence[Round], reason: str, findings: Fi
     -------
     Path of the report.
     """
-    _save(_round_figure(rounds, findings), folder / "report.png")
+    _save(_round_figure(rounds, findings), folder / FIGURE)
     now = rounds[-1]
     lines = [
         f"# Round {now.number}",
@@ -106,12 +109,10 @@ def write_round(folder: Path, rounds: Sequence[Round], reason: str, findings: Fi
         "",
         *_errors(now),
         "",
-        "![report](report.png)",
+        f"![report]({FIGURE})",
         "",
     ]
-    path = folder / "report.md"
-    write_whole(path, "\n".join(lines))
-    return path
+    return write_whole(folder / REPORT, "\n".join(lines))
 
 
 def write_summary(folder: Path, rounds: Sequence[Round], reason: str, model: Path) -> Path:
@@ -126,7 +127,7 @@ def write_summary(folder: Path, rounds: Sequence[Round], reason: str, model: Pat
     model : Path
         The last potential.
     """
-    _save(_summary_figure(rounds), folder / "report.png")
+    _save(_summary_figure(rounds), folder / FIGURE)
     lines = [
         f"# Active learning: {len(rounds)} rounds",
         "",
@@ -139,12 +140,10 @@ def write_summary(folder: Path, rounds: Sequence[Round], reason: str, model: Pat
         "to them. Held out: of the next potential, on the frames the training configuration holds "
         "out, without those of the loop.",
         "",
-        "![report](report.png)",
+        f"![report]({FIGURE})",
         "",
     ]
-    path = folder / "report.md"
-    write_whole(path, "\n".join(lines))
-    return path
+    return write_whole(folder / REPORT, "\n".join(lines))
 
 
 def summary_lines(rounds: Sequence[Round]) -> list[str]:

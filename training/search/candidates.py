@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ase_hmlp.training.evaluate import ALL, ErrorRow
+from ase_hmlp.training.evaluate import ErrorRow
+from ase_hmlp.training.frames import ALL
 from ase_hmlp.training.search.config import ScoreSection
 from ase_hmlp.training.search.settings import Changes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from ase_hmlp.training.config import (
     PairSection,
     WeightSection,
 )
-from ase_hmlp.training.sections import Section
+from ase_hmlp.training.sections import Section, section_of
 
 #: Tables of a training configuration that may be varied: all that leave the frames as they are.
 TABLES: dict[str, type[Section]] = {
@@ -34,12 +34,7 @@ def _is_key(key: str) -> bool:
     first, *rest = key.split(".")
     table = TABLES.get(first)
     for part in rest[:-1]:
-        if table is None or part not in table.model_fields:
-            return False
-        # A table may be left out: its type is the section's or None.
-        kind = table.model_fields[part].annotation
-        kinds = (kind, *get_args(kind))
-        table = next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+        table = None if table is None else section_of(table, part)
     return bool(rest) and table is not None and rest[-1] in table.model_fields
 
 

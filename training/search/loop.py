@@ -21,8 +21,8 @@ import numpy as np
 import tomli_w
 
 from ase_hmlp.errors import DataError
+from ase_hmlp.files import refuse_foreign, write_whole
 from ase_hmlp.training.append_only import RecordFile, split_lines
-from ase_hmlp.training.cache import write_whole
 from ase_hmlp.training.fit import Progress, silent
 from ase_hmlp.training.search import pareto, report
 from ase_hmlp.training.search.candidates import Judge
@@ -72,7 +72,8 @@ def search_from_config(path, output=None, progress: Progress = silent) -> Search
     ConfigError, DataError
         Before anything is done, if it cannot be.
     OutputExistsError
-        If another run is at work in the folder.
+        If another run is at work in the folder, or it holds files of no search under the names of
+        those above.
     """
     path = Path(path)
     search = read_toml(path, SearchConfig)
@@ -82,14 +83,15 @@ def search_from_config(path, output=None, progress: Progress = silent) -> Search
         if not file.exists():
             raise DataError(f"Data file {file} does not exist.")
     folder = Path(output) if output else path.with_suffix("")
+    config = folder / f"{base.config.name}-knee.toml"
+    refuse_foreign(folder, [*report.FILES, config.name], RECORDS)
     folder.mkdir(parents=True, exist_ok=True)
     with RecordFile(folder / RECORDS, split_lines) as records:
         evaluator = Evaluator(base, search.timing, folder, records, progress, search.every)
         findings = _search(search, base, evaluator, progress)
-    name = base.config.name
-    config = folder / f"{name}-knee.toml"
     write_whole(config, tomli_w.dumps(base.toml(findings.knee.changes, folder)))
-    return SearchResult(findings, evaluator.computed, report.write(findings, name, folder), config)
+    written = report.write(findings, base.config.name, folder)
+    return SearchResult(findings, evaluator.computed, written, config)
 
 
 def _search(search: SearchConfig, base: Base, evaluator: Evaluator, progress: Progress) -> Findings:

@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from ase_hmlp.figure_style import styled
+from ase_hmlp.files import write_whole
 from ase_hmlp.simulate.figures import COLOURS
-from ase_hmlp.training.cache import write_whole
-from ase_hmlp.training.evaluate import ALL
+from ase_hmlp.training.frames import ALL
 from ase_hmlp.training.search.candidates import Candidate, Judge
 from ase_hmlp.training.search.settings import Changes
+
+#: What `write` leaves.
+FILES = REPORT, FIGURE = "report.md", "search.png"
 
 #: What `cells` gives.
 HEAD = ("error", "score", "meV/atom", "meV/Å", "GPa", "µs/atom", "")
@@ -118,10 +121,8 @@ def write(findings: Findings, name: str, folder: Path) -> Path:
     Path of the report.
     """
     # PNG without a date or a version in it: the same search gives the same file.
-    figure(findings).savefig(folder / "search.png", metadata={"Software": None})
-    path = folder / "report.md"
-    write_whole(path, "\n".join(_lines(findings, name)))
-    return path
+    figure(findings).savefig(folder / FIGURE, metadata={"Software": None})
+    return write_whole(folder / REPORT, "\n".join(_lines(findings, name)))
 
 
 def _lines(f: Findings, name: str) -> list[str]:
@@ -141,7 +142,7 @@ def _lines(f: Findings, name: str) -> list[str]:
         "family of, divided by those of the base. Score: the error and a price for time. Number "
         f"{f.number(f.knee)}, the knee, {knee}.",
         "",
-        "![search](search.png)",
+        f"![search]({FIGURE})",
         "",
         "## How it went",
         "",

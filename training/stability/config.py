@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
 
 from ase_hmlp.errors import ConfigError
 from ase_hmlp.simulate.sweep import Point, SweepConfig, grid_points
+from ase_hmlp.training.frames import ALL
 from ase_hmlp.training.sections import Section
 
 #: The phase that flows at any temperature.
@@ -27,6 +28,13 @@ class FramesSection(Section):
     most: NonNegativeInt = 3
     apart: PositiveFloat = 1.0
     family: str = Field("stability", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+    @field_validator("family")
+    @classmethod
+    def _not_all(cls, name: str) -> str:
+        if name == ALL:
+            raise ValueError(f"{ALL!r} is what tables call all families together")
+        return name
 
 
 class StabilityConfig(SweepConfig):
