@@ -22,6 +22,10 @@ LONGEST_BOND = 1.15
 #: molecules: as long as the shipped model lets it get.
 BROKEN_BOND = 1.75
 
+#: Arrays of molecules' numbers: a column of LAMMPS dumps and of extended XYZ, and as ASE calls it
+#: in LAMMPS data files.
+NUMBERS = ("mol", "mol-id")
+
 #: Two candidates whose distances differ by less than this (Å) cannot be told apart.
 TIE = 0.01
 
@@ -137,6 +141,50 @@ def molecules_of(partner) -> np.ndarray:
     partner = np.asarray(partner).astype(int)
     lower = np.flatnonzero(np.arange(len(partner)) < partner)
     return check_molecules(np.column_stack([lower, partner[lower]]), len(partner))
+
+
+def numbered_molecules(numbers) -> np.ndarray | None:
+    """Bonds by the number of the molecule that each atom (n) is in.
+
+    Returns
+    -------
+    (n / 2, 2) intc array or None
+        The lower atom first, in order of it; None unless every molecule has two atoms.
+    """
+    numbers = np.asarray(numbers)
+    counts = np.unique(numbers, return_counts=True)[1]
+    if not len(counts) or (counts != 2).any():
+        return None
+    pairs = np.argsort(numbers, kind="stable").reshape(-1, 2)
+    return pairs[pairs[:, 0].argsort()].astype(np.intc)
+
+
+def stated_molecules(arrays) -> tuple[np.ndarray, str] | None:
+    """Bonds that the arrays of a structure state.
+
+    Parameters
+    ----------
+    arrays : dict
+        ``partner`` counts before the numbers of molecules, which are bonds where each is that of
+        two atoms.
+
+    Returns
+    -------
+    molecules : (n / 2, 2) intc array
+    where : str
+        Name of the array. Instead of both None, where there is none.
+
+    Raises
+    ------
+    BondingError
+    """
+    if "partner" in arrays:
+        return molecules_of(arrays["partner"]), "partner"
+    for name in NUMBERS:
+        pairs = numbered_molecules(arrays[name]) if name in arrays else None
+        if pairs is not None:
+            return pairs, name
+    return None
 
 
 def bond_shifts(positions, cell, pbc, molecules, longest: float = BROKEN_BOND) -> np.ndarray:

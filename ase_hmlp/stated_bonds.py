@@ -11,12 +11,19 @@ from typing import cast
 
 import numpy as np
 from ase import Atoms
+from ase.build import make_supercell
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError
 
 from ase_hmlp.analysis.source import Source
 from ase_hmlp.errors import DataError, StructureError
-from ase_hmlp.molecules import bond_shifts, check_molecules, molecules_of, partners
+from ase_hmlp.molecules import (
+    bond_shifts,
+    check_molecules,
+    molecules_of,
+    partners,
+    stated_molecules,
+)
 from ase_hmlp.neighbors import complete_cell
 
 
@@ -33,8 +40,9 @@ def read_structure(path, index: int = -1) -> Atoms:
     Returns
     -------
     ase.Atoms
-        ``arrays["partner"]`` is the bonded partner of each atom, where the file has this column or
-        is a trajectory of `hmlp run`.
+        ``arrays["partner"]`` is the bonded partner of each atom, where the file has this column,
+        or a column ``mol`` in which every number is that of two atoms, or is a trajectory of
+        `hmlp run`.
 
     Raises
     ------
@@ -57,9 +65,10 @@ def read_structure(path, index: int = -1) -> Atoms:
             what = "no structure" if index in (0, -1) else f"no frame {index}"
             raise DataError(f"{path} holds {what} that can be read.") from exc
         raise DataError(f"{path} cannot be read as a structure: {_reason(exc)}.") from exc
-    atoms, stated = cast(Atoms, frame), source.molecules
+    atoms = cast(Atoms, frame)
+    stated = stated_molecules(atoms.arrays) or source.molecules
     if "partner" not in atoms.arrays and stated is not None:
-        atoms.set_array("partner", partners(check_molecules(stated, len(atoms))))
+        atoms.set_array("partner", partners(check_molecules(stated[0], len(atoms))))
     return atoms
 
 
@@ -75,7 +84,8 @@ def repeated(atoms, repeat) -> Atoms:
     Parameters
     ----------
     atoms : ase.Atoms
-    repeat : three int
+    repeat : three int, or (3, 3) int
+        Multiples of the cell's vectors, or the supercell's vectors in the cell's.
 
     Returns
     -------
@@ -86,10 +96,12 @@ def repeated(atoms, repeat) -> Atoms:
     StructureError
         If there is no cell vector along which to repeat.
     """
-    for k in range(3):
+    multiples = np.asarray(repeat)
+    diagonal = multiples.ndim == 1
+    for k in range(3 if diagonal else 0):
         if repeat[k] > 1 and not atoms.cell[k].any():
             raise StructureError(f"Cell vector {k + 1} of 3 is missing: nothing repeats along it.")
-    copies = int(np.prod(repeat))
+    copies = int(np.prod(repeat)) if diagonal else round(abs(np.linalg.det(multiples)))
     whole = atoms.copy()
     if copies > 1:
         whole.arrays.pop("momenta", None)
@@ -99,7 +111,11 @@ def repeated(atoms, repeat) -> Atoms:
         cell = complete_cell(atoms.cell.array, atoms.pbc)
         shifts = bond_shifts(atoms.positions, cell, atoms.pbc, molecules)
         whole.positions[molecules[:, 1]] += shifts @ cell
-    supercell = whole.repeat(repeat)
+    if diagonal:
+        supercell = whole.repeat(repeat)
+    else:
+        supercell = make_supercell(whole, multiples)
+        supercell.info.update(whole.info)
     if "partner" in atoms.arrays:
         supercell.arrays["partner"] += np.repeat(np.arange(copies) * len(atoms), len(atoms))
     return supercell

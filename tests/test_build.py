@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase.io import write
 from ase.neighborlist import neighbor_list
 from ase.units import GPa
 from toy_calculator import toy_model
@@ -11,7 +12,7 @@ from toy_models import pa3
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import ConfigError, NotConvergedError, StructureError
-from ase_hmlp.molecules import find_molecules, partners
+from ase_hmlp.molecules import find_molecules, molecules_of, partners
 from ase_hmlp.simulate import melt
 from ase_hmlp.simulate import start as module
 from ase_hmlp.simulate.build import (
@@ -110,6 +111,40 @@ def shells(atoms):
     """Sorted distances (Å) of the 20 nearest neighbours of every atom."""
     first, distances = neighbor_list("id", atoms, 3.2)
     return np.array([np.sort(distances[first == i])[:20] for i in range(len(atoms))])
+
+
+def test_momenta_turn_with_a_cell_and_are_not_copied():
+    """Copies that move alike would be periodic copies for ever."""
+    one, several = phase("P21c-8"), phase("P63m-16")
+    for atoms in (one, several):
+        draw_momenta(atoms, 300.0, np.random.default_rng(0))
+    before = internal(one)
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    rotation *= np.linalg.det(rotation)
+    one.set_cell(one.cell.array @ rotation, scale_atoms=True)
+    one.set_momenta(one.get_momenta() @ rotation)
+    found = orthogonal(one)
+    assert len(found) == len(one)
+    # The cell is strained by 0.1 degrees at most.
+    np.testing.assert_allclose(internal(found), before, atol=2e-3 * abs(before).max())
+    assert found.get_kinetic_energy() == pytest.approx(one.get_kinetic_energy())
+    assert not orthogonal(several).has("momenta")
+
+
+def internal(atoms):
+    """Relative momenta along the bonds, and the projections of all momenta on one another."""
+    momenta, (first, second) = atoms.get_momenta(), molecules(atoms).T
+    along = np.einsum("mc,mc->m", vectors(atoms), momenta[second] - momenta[first])
+    return np.concatenate([along, (momenta @ momenta.T).ravel()])
+
+
+@pytest.mark.parametrize("name", ["P21c-8", "P63m-16"])
+def test_stated_bonds_outlive_an_orthogonal_cell(name):
+    atoms = phase(name)
+    atoms.set_array("partner", partners(molecules(atoms)))
+    atoms.wrap()
+    found = orthogonal(atoms)
+    assert molecules_of(found.arrays["partner"]).tolist() == molecules(found).tolist()
 
 
 def test_hexagonal_cells_have_the_known_orthogonal_one():
@@ -398,6 +433,29 @@ def test_what_a_configuration_may_ask_for():
     np.testing.assert_allclose(rotating.get_momenta().sum(axis=0), 0.0, atol=1e-10)
     with pytest.raises(ConfigError, match=r"structure\.repeat: hcp"):
         start(phase="hcp", repeat=(2, 2, 2))
+
+
+def test_copies_of_a_file_made_orthogonal_get_momenta_of_their_own(tmp_path):
+    atoms = phase("P63m-16")
+    draw_momenta(atoms, 300.0, np.random.default_rng(0))
+    write(tmp_path / "hot.extxyz", atoms)
+    goal = Target(float("nan"), float("nan"))
+    section = {"file": "hot.extxyz", "orthogonal": True}
+
+    def started(**more):
+        return starting_structure(
+            StructureSection(**section, **more),
+            tmp_path,
+            [Stage(Method("nve"), 10, goal, goal)],
+            calculator(),
+            np.random.default_rng(0),
+        )
+
+    with pytest.raises(ConfigError, match=r"an nve stage needs it, .* supercells do not take"):
+        started()
+    found = started(temperature=200.0)
+    one, other = found.get_momenta().reshape(2, 16, 3)
+    assert abs(one - other).max() > 0.1 * abs(one).max()
 
 
 def test_a_melt_of_mixed_masses_is_at_rest(monkeypatch):

@@ -147,6 +147,64 @@ def test_each_phase_moves_its_own_cell():
     assert cells == ["full", "iso"]
 
 
+def varied(stage, structure=None, phase="hcp", **axes):
+    grid = {"phase": [phase], "pressure": [60.0], "temperature": [150.0], **axes}
+    run = {"structure": structure or {}, "stage": stage}
+    return grid_points(SweepConfig.model_validate({"grid": grid, "run": run}))
+
+
+def test_a_run_without_thermostat_begins_at_the_temperature_of_the_point():
+    stages, two = [{"ensemble": "nve", "steps": 20}], [100.0, 600.0]
+    for phase, relax, factor in (
+        ("hcp", None, 1.0),
+        ("P21c-8", "volume", 1.0),
+        ("P21c-8", "full", 2.0),  # half of it becomes potential energy
+        ("P21c-8", None, 2.0),
+    ):
+        structure = {} if relax is None else {"relax": relax}
+        found = varied(stages, structure, phase, temperature=two)
+        drawn = [point.config.structure.temperature for point in found]
+        assert drawn == [factor * t for t in two]
+    # One that the structure has is not replaced.
+    (point,) = varied(stages, {"temperature": 300.0})
+    assert point.config.structure.temperature == 300.0
+
+
+NVE, NVT, NPT = ({"ensemble": name, "steps": 20} for name in ("nve", "nvt", "npt"))
+
+
+@pytest.mark.parametrize(
+    "axis, stages, structure",
+    [
+        ("temperature", [NVE], {"temperature": 300.0}),
+        ("temperature", [NVT | {"temperature": 100.0}, NVE], {}),
+        ("temperature", [NPT | {"temperature": [100.0, 200.0]}], {}),
+        ("pressure", [NPT | {"pressure": 20.0}], {}),
+        ("pressure", [NVT], {"pressure": 20.0}),
+        ("pressure", [NVT], {"relax": "none"}),
+    ],
+)
+def test_an_axis_that_no_run_would_use_is_refused(axis, stages, structure):
+    """Points of other names would be the same runs. A single value is what the grid asks for."""
+    assert len(varied(stages, structure)) == 1
+    with pytest.raises(ConfigError, match=rf"^grid\.{axis} has several values that no run would"):
+        varied(stages, structure, **{axis: [20.0, 60.0]})
+
+
+@pytest.mark.parametrize(
+    "axis, stages, structure, phase",
+    [
+        ("temperature", [NVE], {}, "hcp"),
+        ("temperature", [NPT | {"temperature": 100.0}, NVT], {}, "hcp"),
+        ("pressure", [NPT | {"pressure": 20.0}, NPT], {}, "hcp"),
+        ("pressure", [NVT], {}, "hcp"),
+        ("pressure", [NVE], {"relax": "none"}, "liquid"),
+    ],
+)
+def test_an_axis_that_some_stage_or_structure_uses(axis, stages, structure, phase):
+    assert len(varied(stages, structure, phase, **{axis: [200.0, 600.0]})) == 2
+
+
 def test_the_last_to_come_goes_on(tmp_path):
     folder = tmp_path / "sweep"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from ase import Atoms, units
@@ -15,8 +16,31 @@ from ase.io import Trajectory as ASETrajectory
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.io.lammpsrun import iread_lammps_dump_text
+from ase.io.vasp import read_vasp_xdatcar
 
 from ase_hmlp.errors import TrajectoryError
+from ase_hmlp.molecules import numbered_molecules
+
+#: Integrators of ASE that move a harmonic oscillator as Verlet does, but for their thermostats.
+VERLET = frozenset(
+    (
+        "Andersen",
+        "Bussi",
+        "Inhomogeneous_NPTBerendsen",
+        "IsotropicMTKNPT",
+        "Langevin",
+        "LangevinBAOAB",
+        "MTKNPT",
+        "MaskedMTKNPT",
+        "MelchionnaNPT",
+        "NPT",
+        "NPTBerendsen",
+        "NVTBerendsen",
+        "NoseHooverChainNVT",
+        "SwitchLangevin",
+        "VelocityVerlet",
+    )
+)
 
 
 def file_sha256(path) -> str:
@@ -69,6 +93,11 @@ class Source:
         else:
             raise TrajectoryError(f"A trajectory is a path or frames, not {type(source).__name__}.")
 
+    @property
+    def once(self) -> bool:
+        """Whether frames can be read once only."""
+        return self._once is not None
+
     @cached_property
     def sha256(self) -> str | None:
         """Of the file; None where there is none."""
@@ -99,15 +128,50 @@ class Source:
 
     @property
     def bond_timestep(self) -> float | None:
-        """Time step of the bonds (fs) by the header, where `hmlp run` wrote it."""
+        """Time step (fs) that bonds moved by, as Verlet does, by the header of an ASE trajectory.
+
+        What `hmlp run` wrote, or the step of one of ASE's own integrators.
+        """
         step = self._header.get("bond_timestep")
+        if step is None and self._header.get("md-type") in VERLET:
+            step = self._header.get("timestep")
         return None if step is None else float(step) / units.fs
 
     @property
-    def molecules(self) -> np.ndarray | None:
-        """Pairs of bonded atoms (m, 2) by the header, where `hmlp run` wrote it."""
+    def molecules(self) -> tuple[np.ndarray, str] | None:
+        """Pairs of bonded atoms (m, 2) that the file states apart from its frames, and where.
+
+        In the header that `hmlp run` writes, or in the column ``mol`` of a LAMMPS dump, which ASE
+        leaves out of the frames.
+        """
         pairs = self._header.get("molecules")
-        return None if pairs is None else np.array(pairs, dtype=int).reshape(-1, 2)
+        if pairs is not None:
+            return np.array(pairs, dtype=int).reshape(-1, 2), "header"
+        numbers = self._dump_numbers
+        pairs = None if numbers is None else numbered_molecules(numbers)
+        return None if pairs is None else (pairs, "mol")
+
+    @cached_property
+    def _dump_numbers(self) -> np.ndarray | None:
+        """Numbers of the molecules in the first frame of a dump, by ascending ID as in frames."""
+        if self.path is None or self._format != "lammps-dump-text":
+            return None
+        atoms = 0
+        with open(str(self.path)) as stream:
+            for line in stream:
+                if line.startswith("ITEM: NUMBER OF ATOMS"):
+                    atoms = int(next(stream))
+                if line.startswith("ITEM: ATOMS"):
+                    columns = line.split()[2:]
+                    if not {"id", "mol"} <= set(columns):
+                        return None
+                    which = (columns.index("id"), columns.index("mol"))
+                    try:
+                        rows = np.loadtxt(islice(stream, atoms), int, usecols=which, ndmin=2)
+                    except ValueError:  # reading the frames will say what is wrong
+                        return None
+                    return rows[rows[:, 0].argsort(), 1]
+        return None
 
     def read(self, start: int, stop: int | None, step: int) -> Iterator[Atoms]:
         """Frames, each checked to be one."""
@@ -160,11 +224,15 @@ class Source:
             ) from error
 
     def _images(self, frames: slice) -> Iterator[Atoms]:
+        # ASE's general reader would collect all frames of these formats first.
+        if self._format == "vasp-xdatcar":
+            with open(str(self.path)) as stream:
+                yield from _xdatcar_frames(stream, frames)
+            return
         if self._format != "lammps-dump-text":
             # A name may have an @, which ASE would take for the start of an index.
             yield from iread(str(self.path), index=frames, do_not_split_by_at_sign=True)
             return
-        # ASE's general reader would collect all frames of a dump first.
         with open(str(self.path)) as stream:
             for atoms in iread_lammps_dump_text(stream, index=frames):
                 yield atoms if self._names_elements else self._typed(atoms)
@@ -202,3 +270,23 @@ class Source:
             return filetype(str(self.path))
         except UnknownFileTypeError:
             return None
+
+
+def _xdatcar_frames(stream: TextIO, frames: slice) -> Iterator[Atoms]:
+    blocks = islice(_xdatcar_blocks(stream), frames.start, frames.stop, frames.step)
+    for block in blocks:
+        yield read_vasp_xdatcar(StringIO(block))
+
+
+def _xdatcar_blocks(stream: TextIO) -> Iterator[str]:
+    """Each frame of an XDATCAR as a file of its own: the last header and its lines."""
+    header: list[str] = []
+    for line in stream:
+        title = line
+        if "Direct configuration=" not in line:
+            header = [line, *islice(stream, 6)]
+            title = next(stream, "")
+        if not title:  # empty lines at the end
+            return
+        atoms = sum(map(int, header[6].split()))
+        yield "".join([*header, title, *islice(stream, atoms)])

@@ -330,7 +330,7 @@ class Reproduction:
         atoms.set_cell(np.mean(cells, axis=0), scale_atoms=True)
         stated = Source(self.path(parent) / run_folder.TRAJECTORY).molecules
         if stated is not None:
-            atoms.set_array("partner", partners(stated))
+            atoms.set_array("partner", partners(stated[0]))
         stream = io.StringIO()
         write(stream, atoms, format="extxyz")
         path.parent.mkdir(exist_ok=True)

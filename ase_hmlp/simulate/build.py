@@ -10,15 +10,16 @@ from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.build import make_supercell
 from ase.data import atomic_masses_iupac2016
 from ase.units import GPa
+from scipy.linalg import polar
 from scipy.optimize import brentq
 
 from ase_hmlp.errors import NotConvergedError, StructureError
 from ase_hmlp.molecules import bond_shifts, find_molecules, molecules_of
 from ase_hmlp.simulate import structures
 from ase_hmlp.simulate.relax import relax
+from ase_hmlp.stated_bonds import repeated
 
 #: A supercell may have this many times the atoms asked for, where that makes it more compact, and
 #: this many if all others are needles: cells that are more than so many times longer than thin.
@@ -187,7 +188,8 @@ def orthogonal(atoms: Atoms, tolerance: float = ALMOST_RIGHT, reach: int = 4) ->
     Returns
     -------
     ase.Atoms
-        Vectors along x, y and z, without a calculator.
+        Vectors along x, y and z, without a calculator. Momenta are turned with the cell, or dropped
+        where one cell becomes several; bonds that an array ``partner`` states are kept.
 
     Raises
     ------
@@ -225,9 +227,12 @@ def orthogonal(atoms: Atoms, tolerance: float = ALMOST_RIGHT, reach: int = 4) ->
     matrix = grid[list(best)]
     if np.linalg.det(matrix @ cell) < 0:
         matrix[2] = -matrix[2]
-    found = make_supercell(atoms, matrix)
-    found.set_cell(found.cell.lengths(), scale_atoms=True)
-    found.info.update(atoms.info)
+    found = repeated(atoms, matrix)
+    straight = np.diag(found.cell.lengths())
+    turn, _ = polar(np.linalg.solve(found.cell.array, straight))
+    found.set_cell(straight, scale_atoms=True)
+    if found.has("momenta"):
+        found.set_momenta(found.get_momenta() @ turn)
     return found
 
 

@@ -45,11 +45,12 @@ class StructureSection(Section):
         "liquid" (melted hcp), or "slab" (`solid` beside its melt)
     solid : of a slab, a name of a crystal or "hcp"
     file : any file ASE reads, relative to the configuration, or the folder of a run; bonds are
-        those of a column ``partner`` or of the run, else found
+        those of a column ``partner`` or ``mol`` (of pairs) or of the run, else found
     index : frame of the file
     atoms : fewest atoms of what is built
     repeat : supercell of a file, which gets momenta of its own, or of a crystal instead of `atoms`
-    orthogonal : whether a crystal's cell is made so
+    orthogonal : whether the cell of a crystal, or of a file, is made so; where that takes several
+        cells of a file, momenta are drawn anew
     pressure : GPa, that it is brought to with the model; that of the first stage if not given
     relax : "full" (positions and cell to a minimum), "volume" (centres scaled) or "none". If not
         given: "full" for crystals, "volume" for hcp, "none" for files. A liquid is made at the

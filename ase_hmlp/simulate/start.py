@@ -83,7 +83,8 @@ def _temperature(section: StructureSection, first: Stage) -> float:
     temperature = section.temperature or first.start.temperature
     if np.isnan(temperature):
         raise ConfigError(
-            "structure.temperature: an nve stage needs it, or momenta in the structure's file."
+            "structure.temperature: an nve stage needs it, or momenta in the structure's file, "
+            "which supercells do not take."
         )
     return temperature
 
@@ -201,8 +202,9 @@ class _Builder:
                 )
             atoms = self._relaxed(atoms, section.relax)
         if section.orthogonal:
-            atoms.arrays.pop("partner", None)  # its atoms are others
             atoms = orthogonal(atoms)
+            if not atoms.has("momenta"):
+                _temperature(section, self.stages[0])
         return repeated(atoms, section.repeat) if section.repeat else atoms
 
     def _solid(self, name: str, min_atoms: int) -> Atoms:

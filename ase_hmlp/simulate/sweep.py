@@ -68,7 +68,9 @@ class SweepConfig(Section):
     grid : GridSection
     run : the configuration of a run (`RunConfig`) without phase, and with stages that leave out
         the temperature and pressure that the point gives them; one thread if it does not say. A
-        stage that leaves out its cell has the one that suits the phase of the point
+        stage that leaves out its cell has the one that suits the phase of the point. Where the
+        first stage is NVE, momenta are drawn at the temperature (at twice that for a crystal at its
+        minimum) unless the structure has its own
     workers : WorkersSection
     """
 
@@ -186,6 +188,12 @@ def grid_points(config: SweepConfig, where: str = "") -> list[Point]:
     for phase in grid.phase:
         if phase not in known:
             raise ConfigError(f"{where}grid.phase: there is no {phase!r}, but {', '.join(known)}.")
+    for axis in ("temperature", "pressure"):
+        if len(getattr(grid, axis)) > 1 and not _used(axis, config.run, grid.phase):
+            raise ConfigError(
+                f"{where}grid.{axis} has several values that no run would use: a stage, or else "
+                f"the structure, must leave {axis} to the grid."
+            )
     points = [
         Point(phase, pressure, temperature, _fill(config.run, phase, pressure, temperature, where))
         for phase, pressure, temperature in product(grid.phase, grid.pressure, grid.temperature)
@@ -194,6 +202,22 @@ def grid_points(config: SweepConfig, where: str = "") -> list[Point]:
     if doubled:
         raise ConfigError(f"{where}The grid has {doubled[0]} more than once.")
     return points
+
+
+#: Ensembles that hold a quantity of the grid.
+HOLDING = {"temperature": ("nvt", "npt"), "pressure": ("npt",)}
+
+
+def _used(axis: str, template: dict[str, Any], phases: list[str]) -> bool:
+    """Whether runs differ along an axis: by what stages hold, else by what they start from."""
+    stages, structure = template.get("stage", []), template.get("structure", {})
+    holding = [stage for stage in stages if stage.get("ensemble") in HOLDING[axis]]
+    if holding:
+        return any(axis not in stage for stage in holding)
+    if axis == "temperature":
+        return axis not in structure
+    built = structure.get("relax") != "none" or "liquid" in phases
+    return axis not in structure and built
 
 
 def _fill(
@@ -210,11 +234,13 @@ def _fill(
     stages = []
     for stage in template.get("stage", []):
         stage = dict(stage)
-        if stage.get("ensemble") in ("nvt", "npt"):
-            stage.setdefault("temperature", temperature)
-        if stage.get("ensemble") == "npt":
-            stage.setdefault("pressure", pressure)
+        for axis, value in (("temperature", temperature), ("pressure", pressure)):
+            if stage.get("ensemble") in HOLDING[axis]:
+                stage.setdefault(axis, value)
         stages.append(stage)
+    if stages and stages[0].get("ensemble") == "nve":
+        at_minimum = phase in structures.NAMES and structure.get("relax") in (None, "full")
+        structure.setdefault("temperature", temperature * (2.0 if at_minimum else 1.0))
     filled = {"threads": 1, **template, "structure": structure, "stage": stages}
     try:
         return RunConfig.model_validate(filled)
