@@ -1014,7 +1014,7 @@ def _range(ends: tuple[float, float], unit: str) -> str:
 
 # ---------------------------------------------------------------- analyse
 
-for _command in analyse.commands.values():
+for _command in (*analyse.commands.values(), *reproduce.commands.values()):
     _debug(_command)
 main.add_command(analyse)
 main.add_command(reproduce)
@@ -1066,9 +1066,9 @@ def export_lammps(model, output):
 def export_data(structure, output, index, repeat):
     """Write STRUCTURE (any file ASE reads) as LAMMPS data: atom_style bond, units metal.
 
-    Bonds are those of the file, if it has a column "partner" or is a trajectory of `hmlp run`, else
-    found as the calculator finds them; atoms of one mass are one type; the cell is turned to
-    LAMMPS's convention.
+    Bonds are those of the file, if it has a column "partner", a column "mol" of pairs (as LAMMPS
+    dumps have) or is a trajectory of `hmlp run`, else found as the calculator finds them; atoms of
+    one mass are one type; the cell is turned to LAMMPS's convention.
     """
     from ase_hmlp.lammps.export import write_data
     from ase_hmlp.stated_bonds import read_structure, repeated

@@ -93,6 +93,19 @@ def test_a_command_prints_and_writes(name, files, tmp_path):
     assert json.loads(again.stdout)["inputs"]["trajectory"]["frames"] == 30
 
 
+def test_the_supercell_of_the_order_parameter_as_a_matrix(files, tmp_path):
+    arguments = ("analyse", "order", files["trajectory"], "--reference", files["unit"])
+    matrix = ("--matrix", 2, 0, 0, 0, 2, 0, 0, 0, 1)
+    result = hmlp(*arguments, *matrix, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "order.json").read_text())
+    assert record["inputs"]["settings"]["repeat"] == [[2, 0, 0], [0, 2, 0], [0, 0, 1]]
+    both = hmlp(*arguments, *matrix, "--repeat", 2, 2, 1, "-o", tmp_path / "new")
+    assert both.exit_code == 2 and "One of --repeat and --matrix" in both.stderr
+    singular = hmlp(*arguments, "--matrix", *range(9), "-o", tmp_path / "new")
+    refused(singular, "reference cells are 0, but")
+
+
 def test_equation_of_state_of_runs(tmp_path):
     for pressure in (1, 2):
         folder = tmp_path / f"run{pressure}"

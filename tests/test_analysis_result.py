@@ -5,8 +5,15 @@ import json
 
 import numpy as np
 import pytest
+from toy_models import hcp
 
 from ase_hmlp import __version__
+from ase_hmlp.analysis.bond_lengths import BondLengths
+from ase_hmlp.analysis.molecular_fraction import MolecularFraction
+from ase_hmlp.analysis.order_parameter import OrderParameter
+from ase_hmlp.analysis.orientations import Orientations
+from ase_hmlp.analysis.pair_distributions import PairDistributions
+from ase_hmlp.analysis.quadrupoles import QuadrupoleEnergy
 from ase_hmlp.analysis.result import Column, Quantity, Result, Table, with_error
 from ase_hmlp.analysis.streaming import Analysis, analyse
 from ase_hmlp.analysis.trajectory import Trajectory
@@ -95,6 +102,25 @@ def test_quantities_and_tables_by_name(frames):
         _ = result["median"]
     with pytest.raises(KeyError, match="no 'rdf' among"):
         result.table("rdf")
+
+
+def test_pictures_say_what_their_axes_are():
+    frames = [hcp(3.0, (2, 2, 1), seed=seed) for seed in range(4)]
+    analyses = [
+        QuadrupoleEnergy(),
+        PairDistributions(width=0.1),
+        Orientations(),
+        OrderParameter(hcp(3.0, (1, 1, 1), seed=0)),
+        MolecularFraction(),
+        BondLengths(),
+    ]
+    for result in analyse(Trajectory(frames, timestep=1.0, continuous=True), analyses):
+        axes = result.plot().axes
+        assert len(axes) == len(result.tables)
+        for axis in axes:
+            assert axis.get_xlabel() and axis.get_ylabel(), result.name
+    (eqq,) = analyse(Trajectory(frames), [QuadrupoleEnergy()])
+    assert eqq.plot().axes[0].get_ylabel() == "⟨EQQ⟩ (meV/molecule)"
 
 
 def test_too_few_frames(frames):

@@ -259,6 +259,19 @@ def test_refusals():
         diffuse(slab)
 
 
+def test_frames_too_sparse_to_follow_are_refused():
+    """Walks of 4 Å a frame, wrapped into a cell of 8 Å, would look like any slower ones."""
+    centres, cell = lattice(2)
+    walked = centres + walk(40, 8, 4.0 / np.sqrt(3.0), 0)
+    frames = list(centre_frames(walked, np.tile(cell, (40, 1, 1)), 10.0))
+    found = diffuse(frames, continuous=True).table("diffusion")["msd_A2"]
+    assert found[0] == pytest.approx(16.0 * 7 / 8, rel=0.2)
+    for atoms in frames:
+        atoms.wrap()
+    with pytest.raises(TrajectoryError, match=r"Frame 1 .* diffusion needs its path: use more"):
+        diffuse(frames)
+
+
 def test_a_short_run_has_no_verdict():
     centres, cell = lattice(2)
     n = 40

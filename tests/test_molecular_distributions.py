@@ -14,6 +14,7 @@ from ase_hmlp.analysis.orientations import Orientations, polar_angles
 from ase_hmlp.analysis.streaming import analyse
 from ase_hmlp.analysis.trajectory import Trajectory
 from ase_hmlp.errors import AnalysisError
+from ase_hmlp.simulate import structures as crystals
 
 # ---------------------------------------------------------------- orientations
 
@@ -74,6 +75,58 @@ def test_they_turn_with_the_crystal(rotation, seed):
     assert np.minimum(difference, 180.0 - difference) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name, vector",
+    [("P63m-16", "a"), ("P21c-8", "a"), ("P6122-36", "c"), ("Pa3-8", "c"), ("P21c-24-b", "c")],
+)
+def test_angles_are_about_the_normal_of_layers_where_there_are_some(name, vector):
+    """P21c-8's vector a is 0.1 degrees off: its P4 changes by 0.1 degrees' times 4.4 at most."""
+    atoms = crystals.load(name).repeat((2, 2, 1))
+    (about,) = analyse(Trajectory(atoms), [Orientations(vector)])
+    (found,) = analyse(Trajectory(atoms), [Orientations()])
+    for quantity in ("<P2(cos)>", "<P4(cos)>"):
+        assert found[quantity].value == pytest.approx(about[quantity].value, abs=8e-3)
+    (note,) = found.notes
+    if name in ("Pa3-8", "P21c-24-b"):
+        assert found.inputs["settings"]["pole"] == "c"
+        assert note.startswith("Angles are about cell vector c, for no layers were found: ")
+        with pytest.raises(AnalysisError, match=r"^Frame 0 of the structure: The "):
+            analyse(Trajectory(atoms), [Orientations("layers")])
+    else:
+        assert found.inputs["settings"]["pole"] == "layers"
+        assert note.endswith(f"layers, which is along cell vector {vector}.")
+        (asked,) = analyse(Trajectory(atoms), [Orientations("layers")])
+        assert asked["<P2(cos)>"].value == found["<P2(cos)>"].value
+
+
+def test_layers_are_those_of_each_frames_cell():
+    """A shear along the layers leaves their normal, one across them turns it."""
+    crystal, across = hcp(3.0, (2, 2, 2)), np.zeros((3, 3))
+    across[0, 2] = 0.1  # x -> z
+    (snapshot,) = Trajectory(crystal)
+    normal = np.array([-0.1, 0.0, 1.0]) / np.sqrt(1.01)
+    molecules = np.tile(normal, (len(snapshot.centres), 1))
+    frames = [
+        from_molecules(snapshot.centres @ shear, molecules, cell=snapshot.cell @ shear)
+        for shear in (np.eye(3), np.eye(3) + across.T, np.eye(3) + across)
+    ]
+    (result,) = analyse(Trajectory(frames), [Orientations()])
+    # Molecules 5.7 degrees off the first two normals, along the third.
+    p2 = 1.5 / 1.01 - 0.5
+    assert result.table("series")["P2"] == pytest.approx([p2, p2, 1.0])
+
+
+def test_layers_in_several_ways_are_none():
+    centres = 2.0 * np.indices((4, 4, 4)).reshape(3, -1).T
+    axes = random_axes(64, np.random.default_rng(0))
+    cubic = from_molecules(centres, axes, cell=8.0 * np.eye(3))
+    (result,) = analyse(Trajectory(cubic), [Orientations()])
+    assert "in layers in more than one way" in result.notes[0]
+    cubic.pbc = (True, True, False)
+    (result,) = analyse(Trajectory(cubic), [Orientations()])
+    assert "not periodic" in result.notes[0]
+
+
 @pytest.mark.parametrize("pole", ["a", "b", "c", (1.0, 0.0, 0.0), (0.0, 0.0, 2.0)])
 def test_any_pole(pole):
     """Also along the vector from which azimuths would be counted."""
@@ -85,7 +138,7 @@ def test_any_pole(pole):
 
 @pytest.mark.parametrize("pole", ["d", (1.0, 0.0), (0.0, 0.0, 0.0), (np.nan, 0.0, 1.0)])
 def test_what_is_no_direction(pole):
-    with pytest.raises(AnalysisError, match="A direction is a, b, c or three numbers"):
+    with pytest.raises(AnalysisError, match="A direction is a, b, c, layers or three numbers"):
         Orientations(pole)
 
 

@@ -153,6 +153,23 @@ def test_scaled_by_density_a_compressed_structure_is_the_same():
         assert s["r_scaled"][s["molecule_molecule"] > 0][0] == pytest.approx(2 ** (1 / 6), abs=0.03)
 
 
+def test_all_kinds_of_pairs_are_scaled_by_density():
+    """Of a structure blown up frame by frame, bonds and all, scaled ones are those of the first."""
+    atoms = hcp(3.0, (2, 2, 2), seed=1)
+    frames = [atoms.copy() for _ in range(3)]
+    for k, frame in enumerate(frames):
+        frame.set_cell(atoms.cell * (1.0 + 0.1 * k), scale_atoms=True)
+    first = rdf_of(frames[:1], cutoff=5.0, width=0.1).table("rdf").arrays()
+    all_of_them = rdf_of(frames, cutoff=5.0, width=0.1)
+    scaled = all_of_them.table("scaled").arrays()
+    spacing = (atoms.get_volume() / 16) ** (1 / 3)
+    assert scaled["r_scaled"] * spacing == pytest.approx(first["r_A"])
+    for name in ("atom_atom", "atom_atom_intermolecular", "atom_molecule", "molecule_molecule"):
+        # Rounding may move a pair across an edge, but not many.
+        assert np.mean(abs(scaled[name] - first[name]) > 1e-9) < 0.05
+        assert abs(all_of_them.table("rdf")[name] - first[name]).max() > 0.3
+
+
 def test_the_first_peak():
     """A Gaussian peak, a higher second one, and noise."""
     rng = np.random.default_rng(0)

@@ -16,12 +16,16 @@ from click.testing import CliRunner
 from toy_calculator import toy_calculator, toy_model
 from toy_models import from_molecules
 
+from ase_hmlp.analysis.order_parameter import OrderParameter
 from ase_hmlp.analysis.result import Column, Quantity, Result, Table
+from ase_hmlp.analysis.streaming import analyse
+from ase_hmlp.analysis.trajectory import Trajectory
 from ase_hmlp.cli import main
-from ase_hmlp.errors import ConfigError, OutputExistsError
+from ase_hmlp.errors import ConfigError, HMLPError, OutputExistsError
 from ase_hmlp.model_io import save_model
 from ase_hmlp.reproduce import fig2, fig3b, fig4, fig5, fig6, quench, seed, table1
 from ase_hmlp.reproduce.folder import Reproduction, Wanted, select
+from ase_hmlp.reproduce.measurements import unit_cell
 from ase_hmlp.reproduce.points import equilibrium, first_frame, spectrum
 from ase_hmlp.reproduce.recipe import CANDIDATES, RECIPES, Recipe, SpectrumSection, with_phase_ii
 from ase_hmlp.reproduce.report import TextTable, goes
@@ -296,13 +300,29 @@ def test_order_is_measured_against_the_relaxed_crystal(tmp_path):
     order = made.measured(wanted[0].point, "order")
     # A crystal at 30 K after a tenth of a picosecond.
     assert 0.5 < order["O"].value <= 1.0
-    series = order.tables["order"]
-    assert series["O"][0] == pytest.approx(1.0, abs=1e-9)
+    # Behind the equilibration, with the signs of the first frame of all.
     start = first_frame(wanted[0].point.config)
-    assert order["O"].value == pytest.approx(series["O"][start:].mean())
+    series = order.tables["order"]["O"]
+    assert order["O"].value == pytest.approx(series.mean())
+    run = made.folder / "points" / wanted[0].point.name
+    initial = read(run / run_folder.INITIAL)
+    whole = analyse(
+        Trajectory(run / run_folder.TRAJECTORY, continuous=True),
+        [OrderParameter(unit_cell(initial), initial.info["repeat"])],
+    )[0].table("order")["O"]
+    assert whole[0] == pytest.approx(1.0, abs=1e-9)
+    assert start > 0 and series == pytest.approx(whole[start:])
     (found,) = fig6.orders(made)
     assert (found.phase, found.pressure, found.temperature) == ("P21c-8", 80.0, 30.0)
     assert math.isfinite(found.enthalpy)
+
+
+@pytest.mark.parametrize("command", [*TARGETS, "report"])
+def test_the_traceback_of_an_error_can_be_seen(command, tmp_path):
+    path = [tmp_path] if command == "report" else ["--recipe", tmp_path / "nowhere.toml"]
+    short, long = hmlp(command, *path), hmlp(command, *path, "--debug")
+    assert short.exit_code == 2 and short.stderr.startswith("Error: ")
+    assert isinstance(long.exception, HMLPError | OSError)
 
 
 # ---------------------------------------------------------------- tables by hand

@@ -8,12 +8,16 @@ from ase import Atoms, units
 from ase.calculators.lj import LennardJones
 from ase.io import Trajectory as ASETrajectory
 from ase.io import read, write
+from ase.io.vasp import read_vasp_xdatcar
 from ase.md.verlet import VelocityVerlet
 from hypothesis import given
 from strategies import structures
 from toy_models import from_molecules, hcp, pa3
 from trajectories import drifting
 
+from ase_hmlp.analysis import source as sources
+from ase_hmlp.analysis.molecular_fraction import MolecularFraction
+from ase_hmlp.analysis.streaming import analyse
 from ase_hmlp.analysis.trajectory import Trajectory
 from ase_hmlp.errors import (
     BrokenBondError,
@@ -28,6 +32,7 @@ from ase_hmlp.errors import (
     TrajectoryError,
     UnsupportedElementError,
 )
+from ase_hmlp.stated_bonds import read_structure
 
 
 def rattled(frames=5, seed=0):
@@ -105,6 +110,35 @@ def test_lammps_dumps_are_streamed_in_order_unwrapped_with_velocities(tmp_path):
         moved = snapshot.unwrapped - found[0].unwrapped
         elapsed = 10.0 * (snapshot.index - 2)
         assert moved == pytest.approx(np.tile(elapsed * velocity, (8, 1)), abs=1e-7)
+
+
+@pytest.mark.parametrize("breathing", [False, True])
+def test_an_xdatcar_is_streamed(tmp_path, breathing, monkeypatch):
+    """With one header, or one for each frame, as where the cell changes; blank lines at the end."""
+    frames = rattled(7)
+    for k, atoms in enumerate(frames):
+        atoms.set_cell(atoms.cell * (1.0 + 0.01 * k * breathing), scale_atoms=True)
+    path = tmp_path / "XDATCAR"
+    write(path, frames, format="vasp-xdatcar")
+    path.write_text(path.read_text() + "\n\n")
+    lengths = []
+
+    def one_frame(stream):
+        lengths.append(len(stream.getvalue().splitlines()))
+        return read_vasp_xdatcar(stream)
+
+    monkeypatch.setattr(sources, "read_vasp_xdatcar", one_frame)
+    found = list(Trajectory(path, timestep=2.5, start=1, step=2))
+    assert [s.index for s in found] == [1, 3, 5]
+    for snapshot in found:
+        wanted = frames[snapshot.index]
+        # Text keeps eight decimals of fractions.
+        assert snapshot.positions == pytest.approx(wanted.positions, abs=1e-6)
+        assert snapshot.cell == pytest.approx(wanted.cell.array, abs=1e-6)
+    assert set(lengths) == {8 + 16}
+    path.write_text("\n".join(path.read_text().splitlines()[:-5]))
+    with pytest.raises(TrajectoryError, match=r"XDATCAR: frame 6 cannot be read"):
+        list(Trajectory(path, timestep=2.5))
 
 
 def test_types_of_a_dump_without_elements_are_isotopes(tmp_path):
@@ -198,6 +232,62 @@ def test_molecules_may_be_given_by_the_caller_or_the_file(tmp_path):
     assert snapshot.molecules.tolist() == swapped
 
 
+def write_numbered_dump(path, frames, numbers):
+    """A LAMMPS dump with a column mol, atoms in no order."""
+    with path.open("w") as stream:
+        for k, atoms in enumerate(frames):
+            n, box = len(atoms), "\n".join(f"0.0 {x}" for x in atoms.cell.lengths())
+            stream.write(f"ITEM: TIMESTEP\n{k}\nITEM: NUMBER OF ATOMS\n{n}\n")
+            stream.write(f"ITEM: BOX BOUNDS pp pp pp\n{box}\nITEM: ATOMS mol id type x y z\n")
+            for i in np.random.default_rng(k).permutation(n):
+                x = " ".join(f"{c:.10g}" for c in atoms.get_positions(wrap=True)[i])
+                stream.write(f"{numbers[i]} {i + 1} 1 {x}\n")
+
+
+def close_molecules():
+    """Two that are nearer to each other (0.7 Å) than their bonds are long (0.9 Å)."""
+    centres, axes = np.array([[1.0, 3, 3], [1.7, 3, 3]]), np.array([[0, 1, 0], [0, 1, 0]])
+    atoms = from_molecules(centres, axes, 0.9, 6.0 * np.eye(3))
+    return atoms[[0, 2, 1, 3]], [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize("suffix", ["dump", "extxyz"])
+def test_numbers_of_molecules_say_what_is_bonded(tmp_path, suffix):
+    """Unless they are of other things than pairs; a column of partners counts before them."""
+    atoms, stated = close_molecules()
+    path = tmp_path / f"run.{suffix}"
+
+    def read_with(numbers):
+        if suffix == "dump":
+            write_numbered_dump(path, [atoms, atoms], numbers)
+        else:
+            atoms.set_array("mol", np.array(numbers))
+            write(path, [atoms, atoms])
+        trajectory = Trajectory(path, timestep=1.0)
+        assert len(list(trajectory)) == 2
+        return trajectory.molecules.tolist(), trajectory.describe()["bonds_from"]
+
+    assert read_with([7, 3, 7, 3]) == (stated, "mol")
+    assert read_with([1, 0, 1, 0]) == (stated, "mol")
+    for other in ([0, 0, 0, 0], [1, 1, 1, 2], [1, 2, 3, 4]):
+        assert read_with(other) == ([[0, 1], [2, 3]], "distances")
+    assert read_structure(path).arrays.get("partner") is None
+    read_with([7, 3, 7, 3])
+    assert read_structure(path).arrays["partner"].tolist() == [2, 3, 0, 1]
+    if suffix == "extxyz":
+        atoms.set_array("partner", np.array([3, 2, 1, 0]))
+        assert read_with([7, 3, 7, 3]) == ([[0, 3], [1, 2]], "partner")
+
+
+def test_a_dump_cut_off_in_its_first_frame(tmp_path):
+    atoms, _ = close_molecules()
+    write_numbered_dump(tmp_path / "run.dump", [atoms], [1, 2, 1, 2])
+    text = (tmp_path / "run.dump").read_text().splitlines()
+    (tmp_path / "run.dump").write_text("\n".join([*text[:-2], "1"]))
+    with pytest.raises(TrajectoryError, match="cannot be read"):
+        Trajectory(tmp_path / "run.dump")
+
+
 def test_deuterium_and_hd():
     atoms = pa3()
     atoms.set_masses([1.008, 2.014] * 4)
@@ -278,11 +368,17 @@ def test_time_between_frames_comes_from_the_frames_the_header_or_the_caller(tmp_
 def test_frames_left_out_do_not_change_the_time():
     trajectory = Trajectory(rattled(7), start=1, step=2)
     assert trajectory.require_timestep("a spectrum") == pytest.approx(5.0)
-    assert [s.time for s in trajectory] == pytest.approx([0.0, 5.0, 10.0])
+    assert [s.time for s in trajectory] == pytest.approx([2.5, 7.5, 12.5])
+    late = rattled(4)
+    for f in late:
+        f.info["time_fs"] += 100.0
+    assert [s.time for s in Trajectory(late, start=1)] == pytest.approx([102.5, 105.0, 107.5])
     silent = [f.copy() for f in rattled(3)]
     for f in silent:
         del f.info["time_fs"]
     assert [s.time for s in Trajectory(silent)] == [None] * 3
+    told = Trajectory(silent, timestep=4.0, start=1)
+    assert [s.time for s in told] == pytest.approx([4.0, 8.0])
 
 
 def test_time_between_frames_of_a_run_of_ase(tmp_path):
@@ -295,6 +391,31 @@ def test_time_between_frames_of_a_run_of_ase(tmp_path):
     assert len(list(trajectory)) == 2
     with pytest.raises(TimestepError, match=r"are 2\.8 fs apart, not 0\.7 fs\."):
         _ = Trajectory(path, molecular=False, timestep=0.7).timestep
+
+
+def test_the_frame_that_a_continued_run_of_ase_begins_with_is_left_out(tmp_path):
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 4.0]], calculator=LennardJones())
+    atoms.set_velocities([[0.0, 0.0, 0.01], [0.0, 0.0, -0.01]])
+    path = tmp_path / "md.traj"
+    for append in (False, True):
+        options = {"trajectory": str(path), "loginterval": 4, "append_trajectory": append}
+        with VelocityVerlet(atoms, 0.7 * units.fs, **options) as dynamics:
+            dynamics.run(12)
+    assert len(read(path, ":")) == 8
+    trajectory = Trajectory(path, molecular=False)
+    found = list(trajectory)
+    assert [s.index for s in found] == [0, 1, 2, 3, 5, 6, 7]
+    assert [s.time for s in found] == pytest.approx(2.8 * np.arange(7))
+    assert trajectory.describe()["frames"] == 7
+    (result,) = analyse(Trajectory(path, molecular=False), [MolecularFraction()])
+    assert result.notes[-1] == "Frames left out, for they are the one before again: 1."
+    # Frames that say another time, or that do not move, are no doubles.
+    frames = read(path, ":")
+    for k, frame in enumerate(frames):
+        frame.info["time_fs"] = 2.8 * k
+    assert len(list(Trajectory(frames, molecular=False))) == 8
+    at_rest = Atoms("Ar2", [[0, 0, 0], [0, 0, 4.0]], momenta=np.zeros((2, 3)))
+    assert len(list(Trajectory([at_rest, at_rest], molecular=False))) == 2
 
 
 # ---------------------------------------------------------------- refusals

@@ -1,9 +1,17 @@
 """Vibron spectra of bonds whose frequency is known; runs by ASE's velocity Verlet."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase import units
+from ase.calculators.calculator import Calculator
+from ase.io import Trajectory as ASETrajectory
 from ase.io.trajectory import TrajectoryWriter
+from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.nose_hoover_chain import MTKNPT
+from ase.md.nvtberendsen import NVTBerendsen
+from ase.md.verlet import VelocityVerlet
 from hypothesis import given, settings
 from motions import CoupledBonds, lattice, molecule_frames, run, wavenumber
 from strategies import rotations, seeds
@@ -11,6 +19,7 @@ from toy_calculator import toy_model
 from toy_models import BOND_LENGTH, from_molecules, random_axes, toy_bond
 
 from ase_hmlp import HMLP
+from ase_hmlp.analysis.source import VERLET
 from ase_hmlp.analysis.spectra import verlet_seen
 from ase_hmlp.analysis.streaming import analyse
 from ase_hmlp.analysis.trajectory import Trajectory
@@ -80,6 +89,55 @@ def test_the_step_of_a_run_is_in_its_trajectory(tmp_path):
     for name in ("in-phase (Raman)", "total"):
         zero = f"{name} peak, zero step"
         assert found[zero].value == pytest.approx(told[zero].value, abs=1e-6)
+
+
+class Spring(Calculator):
+    """Two atoms; barostats see no stress."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        vector = atoms.positions[1] - atoms.positions[0]
+        length = np.linalg.norm(vector)
+        force = STIFFNESS * (length - BOND_LENGTH) * vector / length
+        self.results = {
+            "energy": 0.5 * STIFFNESS * (length - BOND_LENGTH) ** 2,
+            "forces": np.array([force, -force]),
+            "stress": np.zeros(6),
+        }
+
+
+#: Thermostats and barostats so slow that they do nothing.
+SLOW = 1e9 * units.fs
+INTEGRATORS = {
+    "VelocityVerlet": VelocityVerlet,
+    "LangevinBAOAB": partial(LangevinBAOAB, T_tau=SLOW, temperature_K=1.0, rng=0),
+    "NVTBerendsen": partial(NVTBerendsen, taut=SLOW, temperature_K=1.0),
+    "MTKNPT": partial(MTKNPT, tdamp=SLOW, pdamp=SLOW, temperature_K=300.0, pressure_au=0.0),
+}
+
+
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_the_step_of_ases_own_integrators_is_in_their_trajectories(name, tmp_path):
+    """All of the Verlet kind: at 1 fs a vibron is 138 1/cm too high."""
+    atoms = vibrating(1, 0.01)
+    atoms.calc = Spring()
+    step, exact = 1.0, wavenumber(STIFFNESS, 0.504)
+    path = str(tmp_path / "run.traj")
+    with INTEGRATORS[name](atoms, step * units.fs, trajectory=path) as dynamics:
+        dynamics.run(700)
+    assert name in VERLET
+    found = spectrum(path, resolution=80.0)
+    assert found["total peak"].value == pytest.approx(verlet_seen(exact, step), abs=1.6)
+    assert found["total peak, zero step"].value == pytest.approx(exact, abs=1.6)
+    assert verlet_seen(exact, step) - exact > 100.0
+    # Another integrator may see another frequency.
+    with ASETrajectory(path) as frames, TrajectoryWriter(tmp_path / "other.traj") as writer:
+        writer.set_description(frames.description | {"md-type": "Gear"})
+        for frame in frames:
+            writer.write(frame)
+    other = spectrum(tmp_path / "other.traj", resolution=80.0)
+    assert not any(quantity.name.endswith("zero step") for quantity in other.quantities)
 
 
 def test_morse_molecules_vibrate_slower_the_more_energy_they_have():

@@ -128,13 +128,14 @@ class Diffusion(Analysis):
     name = "diffusion"
 
     def start(self, trajectory: Trajectory) -> None:
-        """Refuse a trajectory without time.
+        """Refuse a trajectory without time, or, while it is read, frames too sparse to follow.
 
         Raises
         ------
         TimestepError
         """
         self._timestep = trajectory.require_timestep("diffusion")
+        trajectory.require_paths("diffusion")
         masses = trajectory.first.get_masses()[trajectory.molecules].sum(axis=1)
         self._displacements = Displacements(masses)
         self._cell = np.zeros((3, 3))

@@ -29,7 +29,7 @@ _resolution = click.option(
     "--integrator-step",
     type=click.FloatRange(min=0.0, min_open=True),
     help="Time step of the run, or of its bonds if that is shorter, fs: corrects peaks for it. "
-    "Trajectories of hmlp run say it.",
+    "Trajectories of hmlp run, and of ASE's own integrators, say it.",
 )
 def vibron(resolution, between, integrator_step):
     """Vibron spectra, of all molecules and in phase (Raman): peaks, widths."""

@@ -79,6 +79,7 @@ def curves(axis: Axes, table: Table) -> None:
     if len(others) == 1:
         axis.set_ylabel(others[0].label)
     else:
+        axis.set_ylabel(table.label)
         axis.legend()
     axis.margins(x=0.02 if few else 0.0)
 

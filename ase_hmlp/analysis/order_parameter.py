@@ -12,6 +12,10 @@ from ase_hmlp.analysis.streaming import Analysis
 from ase_hmlp.analysis.trajectory import Snapshot, Trajectory
 from ase_hmlp.errors import ReferenceMismatchError
 
+#: Axes less aligned with the reference than this in the first frame, some 47 degrees off, have
+#: signs that may mean nothing.
+ALIGNED = 0.2
+
 
 def order_parameter(axes, displacements, separations, which) -> tuple[float, float]:
     """Correlation of orientations between unit cells, equation 5, for one structure.
@@ -50,9 +54,10 @@ def order_parameter(axes, displacements, separations, which) -> tuple[float, flo
 class OrderParameter(Analysis):
     """Order parameter O against a reference cell, and its time series.
 
-    The molecules are assigned to the reference's sites in the first frame. Axes have no sign by
-    themselves: each molecule's is the one that agrees with the reference in the first frame, and
-    is carried along with its atoms from then on. A run that begins disordered is therefore better
+    The molecules are assigned to the reference's sites in the first frame of the trajectory,
+    whichever are used. Axes have no sign by themselves: each molecule's is the one that agrees with
+    the reference in that frame, and is carried along with its atoms from then on. Chosen in a
+    disordered crystal, signs would make order of none; a run that begins disordered is better
     judged by the headless form, which needs no sign.
 
     Parameters
@@ -69,6 +74,7 @@ class OrderParameter(Analysis):
         self._reference, self._repeat = reference, repeat
         self._lattice: ReferenceLattice | None = None
         self._signs: np.ndarray
+        self._aligned = 1.0
         self._series = Series("O", "O_headless", "alignment")
 
     def parameters(self) -> dict:
@@ -80,28 +86,42 @@ class OrderParameter(Analysis):
         }
 
     def start(self, trajectory: Trajectory) -> None:
-        """Refuse frames too sparse to follow the molecules."""
+        """Refuse frames too sparse to follow the molecules.
+
+        Raises
+        ------
+        TrajectoryError
+        """
         trajectory.require_paths("the order parameter")
+        trajectory.require_beginning("the order parameter")
+
+    def lead(self, snapshot: Snapshot) -> None:
+        """Find the molecules' sites and signs in the first frame."""
+        if self._lattice is None:
+            self._lattice = self._match(snapshot)
+
+    def _match(self, snapshot: Snapshot) -> ReferenceLattice:
+        lattice = match_reference(snapshot, self._reference, self._repeat)
+        if len(lattice.cells) < 2:
+            raise ReferenceMismatchError(
+                f"{snapshot.where} is a single reference cell: order between cells needs two."
+            )
+        agreement = np.einsum("xbc,bc->xb", snapshot.axes[lattice.molecules], lattice.axes)
+        self._signs = np.where(agreement < 0.0, -1.0, 1.0)[:, :, None]
+        self._aligned = _second_legendre(agreement)
+        return lattice
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in a frame."""
         if self._lattice is None:
-            self._lattice = match_reference(snapshot, self._reference, self._repeat)
-            if len(self._lattice.cells) < 2:
-                raise ReferenceMismatchError(
-                    f"{snapshot.where} is a single reference cell: order between cells needs two."
-                )
-            agreement = np.einsum(
-                "xbc,bc->xb", snapshot.axes[self._lattice.molecules], self._lattice.axes
-            )
-            self._signs = np.where(agreement < 0.0, -1.0, 1.0)[:, :, None]
+            self._lattice = self._match(snapshot)
         lattice = self._lattice
         axes = self._signs * snapshot.axes[lattice.molecules]
         signed, headless = order_parameter(
             axes, lattice.displacements(snapshot), *lattice.separations(snapshot.cell)
         )
         cosines = np.einsum("xbc,bc->xb", axes, lattice.axes)
-        self._series.add(snapshot, signed, headless, 1.5 * np.mean(cosines**2) - 0.5)
+        self._series.add(snapshot, signed, headless, _second_legendre(cosines))
 
     def result(self) -> Result:
         """Quantities ``O``, ``O (headless)``, ``alignment``; table ``order``, against time."""
@@ -119,9 +139,23 @@ class OrderParameter(Analysis):
             self.name,
             "Orientational order parameter O",
             quantities,
-            (self._series.table(self.name, labels),),
+            (self._series.table(self.name, labels, label="order parameter"),),
             (
                 "O compares unit cells with one another, alignment compares molecules with the "
                 "reference: O near 1 with low alignment is another structure of the same lattice.",
+                *self._doubts(),
             ),
         )
+
+    def _doubts(self) -> tuple[str, ...]:
+        if self._aligned >= ALIGNED:
+            return ()
+        return (
+            "In the first frame, by which axes have their signs, molecules are not aligned with "
+            f"the reference (alignment {self._aligned:.2f}): if they are in disorder there, O is "
+            "too high until they have turned, by up to 0.25; the headless form needs no signs.",
+        )
+
+
+def _second_legendre(cosines) -> float:
+    return float(1.5 * np.mean(cosines**2) - 0.5)

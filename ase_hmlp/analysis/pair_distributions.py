@@ -16,6 +16,9 @@ from ase_hmlp.errors import AnalysisError
 #: Rows of `pair_counts`.
 BONDED, ATOM_ATOM, ATOM_MOLECULE, MOLECULE_MOLECULE = range(4)
 
+#: Columns of tables, of `PairDistributions.result`.
+NAMES = ("atom_atom", "atom_atom_intermolecular", "atom_molecule", "molecule_molecule")
+
 #: A peak is where a parabola through the points above this share of its height has its top.
 TOP = 0.85
 
@@ -148,60 +151,49 @@ class PairDistributions(Analysis):
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in a frame."""
-        n, m, bins = len(snapshot), len(snapshot.molecules), self._bins
-        cell, pbc, volume = snapshot.cell, snapshot.pbc, snapshot.volume
-        centres = snapshot.centres
-        counts = pair_counts(
-            snapshot.positions,
-            centres,
-            snapshot.molecules,
-            cell,
-            pbc,
-            self._cutoff,
-            bins,
-            self._longest,
-        )
-        edges = np.linspace(0.0, self._cutoff, bins + 1)
-        per_density = 4.0 * np.pi / 3.0 * np.diff(edges**3) / volume
-        rows = [(counts[BONDED] + counts[ATOM_ATOM]) / (n * n * per_density)]
-        if self.molecular:
-            rows.append(counts[ATOM_ATOM] / (n * n * per_density))
-            rows.append(counts[ATOM_MOLECULE] / (n * m * per_density))
-            rows.append(counts[MOLECULE_MOLECULE] / (m * m * per_density))
-            self._add_scaled(centres, cell, pbc, volume)
+        rows = self._relative_densities(snapshot, self._cutoff)
         self._distributions.add(rows)
-
-    def _add_scaled(self, centres, cell, pbc, volume: float) -> None:
-        m, bins = len(centres), self._bins
-        spacing = (volume / m) ** (1 / 3)
+        if not self.molecular:
+            return
+        spacing = (snapshot.volume / len(snapshot.molecules)) ** (1 / 3)
         if not self._scaled.samples:
             self._reach = self._cutoff / spacing
+        cutoff = self._reach * spacing
+        # At constant volume they are the same.
+        same = abs(cutoff / self._cutoff - 1.0) < 1e-12
+        self._scaled.add(rows if same else self._relative_densities(snapshot, cutoff))
+
+    def _relative_densities(self, snapshot: Snapshot, cutoff: float) -> list[np.ndarray]:
+        """All g(r) of a frame, in the order of `NAMES`, in bins up to a cutoff (Å)."""
+        n, m = len(snapshot), len(snapshot.molecules)
         counts = pair_counts(
-            np.zeros((0, 3)),
-            centres,
-            np.zeros((0, 2), int),
-            cell,
-            pbc,
-            self._reach * spacing,
-            bins,
-            0.0,
+            snapshot.positions,
+            snapshot.centres,
+            snapshot.molecules,
+            snapshot.cell,
+            snapshot.pbc,
+            cutoff,
+            self._bins,
+            self._longest,
         )
-        shells = 4.0 * np.pi / 3.0 * np.diff(np.linspace(0.0, self._reach, bins + 1) ** 3)
-        self._scaled.add(counts[MOLECULE_MOLECULE] / (m * shells))
+        edges = np.linspace(0.0, cutoff, self._bins + 1)
+        per_density = 4.0 * np.pi / 3.0 * np.diff(edges**3) / snapshot.volume
+        atoms = [(counts[BONDED] + counts[ATOM_ATOM]) / (n * n * per_density)]
+        if not self.molecular:
+            return atoms
+        return [
+            *atoms,
+            counts[ATOM_ATOM] / (n * n * per_density),
+            counts[ATOM_MOLECULE] / (n * m * per_density),
+            counts[MOLECULE_MOLECULE] / (m * m * per_density),
+        ]
 
     def result(self) -> Result:
         """First peaks as quantities; tables ``rdf`` and, in units of density, ``scaled``."""
         r = _middles(self._cutoff, self._bins)
-        names = ["atom_atom"]
-        if self.molecular:
-            names += ["atom_atom_intermolecular", "atom_molecule", "molecule_molecule"]
-        mean, error = self._distributions.mean, self._distributions.error
-        columns = [
-            Column(name, g, name.replace("_", "–", 1).replace("_", ", "), e)
-            for name, g, e in zip(names, mean, error, strict=True)
-        ]
+        columns = _columns(self._distributions)
         quantities: list[Quantity] = []
-        tables = [Table(self.name, (Column("r_A", r, "r (Å)"), *columns))]
+        tables = [Table(self.name, (Column("r_A", r, "r (Å)"), *columns), "g(r)")]
         for row in (1, 3) if self.molecular else (0,):
             peak, error = self._distributions.jackknife(partial(_peak_of_row, r, row))
             name = columns[row].label
@@ -209,12 +201,16 @@ class PairDistributions(Analysis):
             quantities.append(Quantity(f"its height, {name}", peak[1], error[1], ""))
         if self.molecular:
             x = _middles(self._reach, self._bins)
-            scaled = Column(
-                "molecule_molecule", self._scaled.mean, "molecule–molecule", self._scaled.error
-            )
-            label = "r × (molecules per volume)$^{1/3}$"
-            tables.append(Table("scaled", (Column("r_scaled", x, label), scaled)))
+            along = Column("r_scaled", x, "r × (molecules per volume)$^{1/3}$")
+            tables.append(Table("scaled", (along, *_columns(self._scaled)), "g(r)"))
         return Result(self.name, "Radial distribution functions", tuple(quantities), tuple(tables))
+
+
+def _columns(distributions: BlockedMean) -> list[Column]:
+    return [
+        Column(name, g, name.replace("_", "–", 1).replace("_", ", "), error)
+        for name, g, error in zip(NAMES, distributions.mean, distributions.error, strict=False)
+    ]
 
 
 def _peak_of_row(r, row: int, g) -> np.ndarray:

@@ -142,7 +142,7 @@ class QuadrupoleEnergy(Analysis):
             self.name,
             "Quadrupole-quadrupole energy",
             tuple(quantities),
-            (self._series.table(self.name, labels),),
+            (self._series.table(self.name, labels, label=f"⟨EQQ⟩ ({unit})"),),
             (
                 *(f"{label}." for label in labels[1:]),
                 "d: nearest neighbours in a close packing of the same density.",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
 from ase import Atoms
 from scipy.linalg import polar
 
+from ase_hmlp.analysis.supercell_matrices import strain, supercell_matrices
 from ase_hmlp.analysis.trajectory import Snapshot, Trajectory
 from ase_hmlp.errors import HMLPError, ReferenceMismatchError
 
@@ -19,6 +21,14 @@ FARTHEST = 0.5
 #: A unit cell stretched along any direction by more than this share, against one of the same shape
 #: and volume, is another lattice.
 STRAIN = 0.2
+
+#: Other supercells than multiples are looked for up to these strains, in turn. Those whose strains
+#: differ by less than `SAME_STRAIN` are the same lattice, turned by one of its symmetries.
+STRAINS, SAME_STRAIN = (0.03, 0.1), 0.02
+
+#: Molecules aligned with the reference to this degree (mean second Legendre polynomial) are on the
+#: right sites, and one supercell fits clearly better than another by this.
+ALIGNED, CLEAR = 0.5, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +103,9 @@ def match_reference(snapshot: Snapshot, reference: Atoms, repeat=None) -> Refere
         The unit cell with its molecules, periodic.
     repeat : three integers or (3, 3) integers, optional
         The crystal's cell vectors in those of the reference. If not given, multiples of the
-        reference's own vectors that come closest to the crystal's shape.
+        reference's own vectors that come closest to the crystal's shape; or, where these do not
+        fit, or leave the molecules' axes off the reference's, any supercell in which they fit
+        better.
 
     Raises
     ------
@@ -113,15 +125,61 @@ def match_reference(snapshot: Snapshot, reference: Atoms, repeat=None) -> Refere
             f"{snapshot.where} has {len(snapshot.molecules)} molecules, which is no multiple of "
             f"the reference cell's {len(unit.molecules)}."
         )
-    matrix = _matrix(snapshot, unit, size, repeat)
-    turn, stretch = polar(np.linalg.solve(matrix @ unit.cell, snapshot.cell))
-    stretches = np.linalg.eigvalsh(stretch)
-    strain = abs(stretches / np.cbrt(stretches.prod()) - 1.0).max()
-    if not strain < STRAIN:
+    if repeat is not None:
+        return _assigned(snapshot, unit, _given(snapshot, size, repeat))
+    return _best_assigned(snapshot, unit, size)
+
+
+def _best_assigned(snapshot: Snapshot, unit: Snapshot, size: int) -> ReferenceLattice:
+    best = None
+    try:
+        best = _assigned(snapshot, unit, _closest_multiples(snapshot, unit, size))
+    except ReferenceMismatchError as error:
+        refusal = error
+    if best is not None and _alignment(snapshot, best) > ALIGNED:
+        return best
+    for most in STRAINS:
+        others = _others(snapshot, unit, size, most)
+        if others:
+            other = max(others, key=partial(_alignment, snapshot))
+            if best is None or _alignment(snapshot, other) > _alignment(snapshot, best) + CLEAR:
+                return other
+            break
+    if best is None:
+        raise refusal
+    return best
+
+
+def _others(snapshot: Snapshot, unit: Snapshot, size: int, most: float) -> list[ReferenceLattice]:
+    """The least strained supercells in which all molecules have sites."""
+    found, limit = [], np.inf
+    for matrix in supercell_matrices(snapshot.cell, unit.cell, size, most):
+        off = float(strain(matrix, unit.cell, snapshot.cell))
+        if off > limit:
+            break
+        try:
+            found.append(_assigned(snapshot, unit, matrix))
+        except ReferenceMismatchError:
+            continue
+        limit = min(limit, off + SAME_STRAIN)
+    return found
+
+
+def _alignment(snapshot: Snapshot, lattice: ReferenceLattice) -> float:
+    """Mean second Legendre polynomial of the angles between molecules and the reference's axes."""
+    cosines = np.einsum("xbc,bc->xb", snapshot.axes[lattice.molecules], lattice.axes)
+    return float(1.5 * np.mean(cosines**2) - 0.5)
+
+
+def _assigned(snapshot: Snapshot, unit: Snapshot, matrix: np.ndarray) -> ReferenceLattice:
+    size = len(snapshot.molecules) // len(unit.molecules)
+    off = strain(matrix, unit.cell, snapshot.cell)
+    if not off < STRAIN:
         raise ReferenceMismatchError(
             f"{snapshot.where} is no {_multiples(matrix)} supercell of the reference: its shape is "
-            f"off by {100.0 * strain:.0f} %."
+            f"off by {100.0 * off:.0f} %."
         )
+    turn, _ = polar(np.linalg.solve(matrix @ unit.cell, snapshot.cell))
     basis = np.linalg.solve(unit.cell.T, unit.centres.T).T
     fractional = np.linalg.solve(snapshot.cell.T, snapshot.centres.T).T @ matrix
     small = np.linalg.solve(matrix, snapshot.cell)  # the crystal's own unit cell
@@ -147,21 +205,23 @@ def match_reference(snapshot: Snapshot, reference: Atoms, repeat=None) -> Refere
     return ReferenceLattice(matrix, molecules, cells[molecules[:, 0]], sites, unit.axes @ turn)
 
 
-def _matrix(snapshot: Snapshot, unit: Snapshot, size: int, repeat) -> np.ndarray:
-    if repeat is not None:
-        matrix = np.asarray(repeat)
-        matrix = np.diag(matrix) if matrix.ndim == 1 else matrix
-        if matrix.shape != (3, 3) or matrix.dtype.kind not in "iu":
-            raise ReferenceMismatchError(
-                "A supercell is three multiples or a 3 x 3 matrix, all whole numbers."
-            )
-        cells = round(abs(np.linalg.det(matrix)))
-        if cells != size:
-            raise ReferenceMismatchError(
-                f"{_multiples(matrix)} reference cells are {cells}, but {snapshot.where} has "
-                f"{size} times the reference's molecules."
-            )
-        return matrix
+def _given(snapshot: Snapshot, size: int, repeat) -> np.ndarray:
+    matrix = np.asarray(repeat)
+    matrix = np.diag(matrix) if matrix.ndim == 1 else matrix
+    if matrix.shape != (3, 3) or matrix.dtype.kind not in "iu":
+        raise ReferenceMismatchError(
+            "A supercell is three multiples or a 3 x 3 matrix, all whole numbers."
+        )
+    cells = round(abs(np.linalg.det(matrix)))
+    if cells != size:
+        raise ReferenceMismatchError(
+            f"{_multiples(matrix)} reference cells are {cells}, but {snapshot.where} has "
+            f"{size} times the reference's molecules."
+        )
+    return matrix
+
+
+def _closest_multiples(snapshot: Snapshot, unit: Snapshot, size: int) -> np.ndarray:
     lengths = np.linalg.norm(snapshot.cell, axis=1) / np.linalg.norm(unit.cell, axis=1)
     trials = [
         (i, j, size // (i * j))

@@ -62,10 +62,19 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns of one length; the first is what the others are drawn against."""
+    """Columns of one length; the first is what the others are drawn against.
+
+    Attributes
+    ----------
+    name : str
+    columns : tuple of Column
+    label : str
+        What all the others are, with its unit, in pictures; needless for one.
+    """
 
     name: str
     columns: tuple[Column, ...]
+    label: str = ""
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Values of a column by name, as in the file."""
@@ -135,6 +144,10 @@ class Result:
     def with_inputs(self, inputs: dict) -> Result:
         """The same with a record of what went in, and this package's version."""
         return replace(self, inputs={"ase_hmlp": __version__, **inputs})
+
+    def with_notes(self, notes: tuple[str, ...]) -> Result:
+        """The same with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
     def plot(self) -> Figure:
         """Draw it.

@@ -51,7 +51,11 @@ class Series:
         return Quantity(label, mean.value, mean.error, unit)
 
     def table(
-        self, name: str, labels: Sequence[str], columns: Sequence[str] | None = None
+        self,
+        name: str,
+        labels: Sequence[str],
+        columns: Sequence[str] | None = None,
+        label: str = "",
     ) -> Table:
         """All of them against time (ps), or against frames where the time is unknown.
 
@@ -63,10 +67,12 @@ class Series:
             In pictures, in the order of `names`.
         columns : sequence of str, optional
             In files, if not `names`.
+        label : str
+            Of the table.
         """
         if None in self._times:
             along = Column("frame", np.array(self._frames), "frame")
         else:
             along = Column("time_ps", np.array(self._times, dtype=float) / 1000.0, "time (ps)")
         values = zip(columns or self.names, self.names, labels, strict=True)
-        return Table(name, (along, *(Column(c, self[key], label) for c, key, label in values)))
+        return Table(name, (along, *(Column(c, self[key], each) for c, key, each in values)), label)

@@ -39,11 +39,14 @@ class Layers:
         Unit vectors in the layers, at right angles.
     signs : (m,) array
         1 and -1 for molecules in alternate layers.
+    unique : bool
+        No other layers alternate, too.
     """
 
     normal: np.ndarray
     basal: np.ndarray
     signs: np.ndarray
+    unique: bool
 
 
 def alternate_layers(centres, cell) -> Layers:
@@ -90,17 +93,18 @@ def alternate_layers(centres, cell) -> Layers:
         raise AnalysisError(
             "The molecules are in no layers: this is no hcp crystal (a liquid, or another lattice)."
         )
-    for best in order[factors[order] > _AS_STRONG * factors[order[0]]]:
-        q = vectors[best]
-        normal = q / np.linalg.norm(q)
-        across = 4.0 * np.pi / np.linalg.norm(q) * normal
-        if _repeats(centres[sample], centres, cell, across, _SAME_SITE * spacing):
-            break
-    else:
+    alternating = [
+        k
+        for k in order[factors[order] > _AS_STRONG * factors[order[0]]]
+        if _repeats(centres[sample], centres, cell, _two_layers(vectors[k]), _SAME_SITE * spacing)
+    ]
+    if not alternating:
         raise AnalysisError(
             "The molecules are in layers, but not in those of hcp, where every other layer is "
             "above the first (a face-centred crystal, say)."
         )
+    best = alternating[0]
+    q = vectors[best]
     if (indices[best] % 2).any():
         raise AnalysisError(
             "The cell repeats after an odd number of layers: they cannot alternate as in hcp."
@@ -113,8 +117,14 @@ def alternate_layers(centres, cell) -> Layers:
             f"Of alternate layers one holds {int(abs(signs.sum()))} molecules more than the other: "
             "this is no perfect hcp crystal."
         )
+    normal = q / np.linalg.norm(q)
     basal = np.linalg.svd(normal[None])[2][1:]
-    return Layers(normal, basal, signs)
+    return Layers(normal, basal, signs, len(alternating) == 1)
+
+
+def _two_layers(q) -> np.ndarray:
+    """Across two layers, each a wavelength of `q` thick."""
+    return 4.0 * np.pi * q / (q @ q)
 
 
 def _repeats(some, centres, cell, vector, tolerance: float) -> bool:

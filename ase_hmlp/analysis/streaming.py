@@ -30,6 +30,9 @@ class Analysis(ABC):
     def start(self, trajectory: Trajectory) -> None:  # noqa: B027 - nothing to do by default
         """Look at what is known before the first frame, and refuse what cannot be analysed."""
 
+    def lead(self, snapshot: Snapshot) -> None:  # noqa: B027 - most need nothing of them
+        """Look at a frame before the first that is used, see `Trajectory.require_beginning`."""
+
     @abstractmethod
     def add(self, snapshot: Snapshot) -> None:
         """Take in a frame."""
@@ -71,6 +74,10 @@ def analyse(
         analysis.start(trajectory)
     done = 0
     for snapshot in trajectory:
+        if snapshot.before:
+            for analysis in analyses:
+                analysis.lead(snapshot)
+            continue
         for analysis in analyses:
             analysis.add(snapshot)
         done += 1
@@ -82,8 +89,16 @@ def analyse(
                 f"{trajectory.name} has {done} frames to analyse; {analysis.name} needs at least "
                 f"{analysis.least_frames}."
             )
-    record = trajectory.describe()
+    record, notes = trajectory.describe(), _notes(trajectory)
     return [
-        analysis.result().with_inputs({"trajectory": record, "settings": analysis.parameters()})
+        analysis.result()
+        .with_inputs({"trajectory": record, "settings": analysis.parameters()})
+        .with_notes(notes)
         for analysis in analyses
     ]
+
+
+def _notes(trajectory: Trajectory) -> tuple[str, ...]:
+    if not trajectory.doubled:
+        return ()
+    return (f"Frames left out, for they are the one before again: {trajectory.doubled}.",)

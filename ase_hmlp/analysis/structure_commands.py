@@ -60,12 +60,21 @@ def eqq(cutoff, shells):
     nargs=3,
     help="Multiples of the unit cell in the trajectory's; found if not given.",
 )
-def order(reference, repeat):
+@click.option(
+    "--matrix",
+    type=int,
+    nargs=9,
+    help="Instead: the trajectory's cell vectors in those of the unit cell, one after another.",
+)
+def order(reference, repeat, matrix):
     """Orientational order parameter O against a reference cell, and its time series.
 
     Zong, Wiebe and Ackland (2020), equation 5: 1 where the orientations of the reference's unit
-    cell repeat throughout the crystal, 0 in a disordered one.
+    cell repeat throughout the crystal, 0 in a disordered one. Sites and signs of the molecules are
+    found in the first frame of the file, whichever are used: begin it with a crystal.
     """
+    import numpy as np
+
     from ase_hmlp.analysis.order_parameter import OrderParameter
     from ase_hmlp.analysis.trajectory import Trajectory
     from ase_hmlp.errors import AnalysisError
@@ -80,16 +89,17 @@ def order(reference, repeat):
             f"There is no reference {reference!r}: it is no file, and known are "
             f"{', '.join(structures.NAMES)}."
         )
-    return OrderParameter(unit, repeat)
+    if repeat and matrix:
+        raise click.UsageError("One of --repeat and --matrix.")
+    return OrderParameter(unit, np.reshape(matrix, (3, 3)) if matrix else repeat)
 
 
 @analysis("orientation")
 @click.option(
     "--pole",
-    type=click.Choice(["a", "b", "c"]),
-    default="c",
-    show_default=True,
-    help="Cell vector about which angles are counted.",
+    type=click.Choice(["layers", "a", "b", "c"]),
+    help="Normal of close-packed layers, or cell vector, about which angles are counted; layers "
+    "by default, or c where there are none.",
 )
 @click.option(
     "--direction", type=float, nargs=3, help="A fixed Cartesian direction instead of --pole."
@@ -98,7 +108,7 @@ def order(reference, repeat):
     "--bins", type=click.IntRange(min=2), default=30, show_default=True, help="Of each histogram."
 )
 def orientation(pole, direction, bins):
-    """Distributions of the molecules' polar angle and azimuth about c; 1 is isotropic."""
+    """Polar angles and azimuths of the molecules about the layers' normal; 1 is isotropic."""
     from ase_hmlp.analysis.orientations import Orientations
 
     return Orientations(direction or pole, bins)

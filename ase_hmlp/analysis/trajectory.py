@@ -31,7 +31,7 @@ from ase_hmlp.molecules import (
     bond_shifts,
     check_molecules,
     find_molecules,
-    molecules_of,
+    stated_molecules,
 )
 from ase_hmlp.neighbors import complete_cell
 
@@ -65,7 +65,10 @@ class Snapshot:
     where : str
         How to call the frame in messages.
     time : float or None
-        Since the first frame used, fs; None where the time between frames is unknown.
+        The frame's own, fs: what it says, or what has passed since the first of the source; None
+        where the time between frames is unknown.
+    before : bool
+        It comes before the first frame that is used, see `Trajectory.require_beginning`.
     """
 
     index: int
@@ -76,6 +79,7 @@ class Snapshot:
     unwrapped: np.ndarray
     where: str
     time: float | None = None
+    before: bool = False
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -175,7 +179,9 @@ class Trajectory:
     """Frames of a trajectory, read one at a time.
 
     The molecules are found in the first frame that is used and kept in all others; every frame is
-    checked to be of the same system and to hold all its bonds.
+    checked to be of the same system and to hold all its bonds. A frame with the positions, momenta
+    and time of the one before is left out: runs of ASE that are continued in a file begin with what
+    they ended with.
 
     Parameters
     ----------
@@ -188,8 +194,10 @@ class Trajectory:
     start, stop, step : int
         Frames used, as in a slice; not negative. `stop` None reads to the end.
     molecules : (m, 2) integers, optional
-        Which atoms are bonded. From the column ``partner`` of the first frame, or the header that
-        `hmlp run` writes, or found from distances in the first frame, if not given.
+        Which atoms are bonded. If not given, by the first of these that there is: the column
+        ``partner`` of the first frame; its column ``mol``, that of a LAMMPS dump, too, if every
+        number in it is that of two atoms; the header that `hmlp run` writes; else found from
+        distances in the first frame. The record says which.
     molecular : bool
         False for atoms that need not form molecules: ``Snapshot.molecules`` is empty.
     longest : float, optional
@@ -235,7 +243,7 @@ class Trajectory:
         self.continuous = continuous
         self._given_timestep = timestep
         self._hash = hashlib.sha256()
-        self._used = 0
+        self._used = self.doubled = 0
         # Two frames: the second for the time between them.
         self._head = list(islice(self._source.read(start, stop, step), 2))
         if not self._head:
@@ -247,11 +255,12 @@ class Trajectory:
         first = self._head[0]
         self.first = first
         self._head_times = [_time(atoms) for atoms in self._head]
-        self._timed = self._followed = False
+        self._timed = self._followed = self._from_beginning = False
         self._check_positions(first, self._where(start))
         cell = complete_cell(first.cell.array, first.pbc)
         if timestep is not None:
             _ = self.timestep  # a contradiction is an error whoever needs the time
+        self.bonds_from = "none"
         if not molecular:
             self.molecules = np.zeros((0, 2), dtype=np.intc)
         else:
@@ -265,13 +274,13 @@ class Trajectory:
                 "hydrogen has the molecules looked for."
             )
         try:
-            if given is None and "partner" in first.arrays:
-                given = molecules_of(first.arrays["partner"])
-            if given is None:
-                given = self._source.molecules
-            if given is not None:
+            stated = (given, "given") if given is not None else stated_molecules(first.arrays)
+            stated = stated or self._source.molecules
+            if stated is not None:
+                pairs, self.bonds_from = stated
                 self.longest = BROKEN_BOND if longest is None else longest
-                return check_molecules(given, len(first))
+                return check_molecules(pairs, len(first))
+            self.bonds_from = "distances"
             return find_molecules(first.positions, cell, first.pbc, self.longest)
         except HMLPError as error:
             raise type(error)(f"{self._where(self.start)}: {error}") from error
@@ -342,6 +351,26 @@ class Trajectory:
         self._followed = True
         self._path_purpose = purpose
 
+    def require_beginning(self, purpose: str) -> None:
+        """Stream the frames before the first that is used, too: ``before`` is true of them.
+
+        Parameters
+        ----------
+        purpose : str
+            What has to follow the molecules from the beginning.
+
+        Raises
+        ------
+        TrajectoryError
+            If they are gone.
+        """
+        if self.start and self._source.once:
+            raise TrajectoryError(
+                f"{self.name} is an iterator, whose frames before {self.start} are gone, and "
+                f"{purpose} needs them: give a list."
+            )
+        self._from_beginning = True
+
     @cached_property
     def timestep(self) -> float:
         """Time between frames used, fs: `step` times that between frames of the source.
@@ -378,7 +407,7 @@ class Trajectory:
 
     @property
     def bond_timestep(self) -> float | None:
-        """Time step that bonds were integrated with, fs; None where it is unknown."""
+        """Time step of the Verlet kind that bonds moved by, fs; None where it is unknown."""
         return self._source.bond_timestep
 
     def _known_timestep(self) -> float | None:
@@ -402,9 +431,11 @@ class Trajectory:
             "stop": self.stop,
             "step": self.step,
             "frames": self._used,
+            "frames_left_out": self.doubled,
             "timestep_fs": self._known_timestep(),
             "atoms": self.n_atoms,
             "molecules": len(self.molecules),
+            "bonds_from": self.bonds_from,
         }
 
     # ------------------------------------------------------------ streaming
@@ -421,13 +452,15 @@ class Trajectory:
         fractional: np.ndarray | None = None
         shifts: np.ndarray | None = None
         start_time: float | None = None
-        self._hash, self._used = hashlib.sha256(), 0
-        spacing = self._known_timestep()
-        frames = self._source.again(self._head, self.start, self.stop, self.step)
-        for used, atoms in enumerate(frames):
-            index = self.start + used * self.step
-            where = self._where(index)
-            if used:
+        self._hash, self._used, self.doubled = hashlib.sha256(), 0, 0
+        last: Atoms | None = None
+        for index, atoms in self._frames():
+            where, before_start = self._where(index), index < self.start
+            if last is not None and _doubles(atoms, last):
+                self.doubled += 1
+                continue
+            last = atoms
+            if index != self.start:
                 self._check_same(first, atoms, where)
                 self._check_positions(atoms, where)
             cell = complete_cell(atoms.cell.array, atoms.pbc)
@@ -440,13 +473,13 @@ class Trajectory:
                 if self._followed:
                     self._check_paths(steps - jumps, where)
                 shifts -= jumps
-            time = _time(atoms)
-            if used == 0:
+            used, time = self._used, _time(atoms)
+            if index == self.start:
                 start_time = time
             elif self._timed and time is not None and start_time is not None:
                 self._check_time(time - start_time, used, where)
             self._update_hash(atoms)
-            self._used = used + 1
+            self._used += not before_start
             yield Snapshot(
                 index,
                 atoms,
@@ -455,8 +488,22 @@ class Trajectory:
                 self._bonds(atoms, cell, where),
                 atoms.positions + shifts @ cell,
                 where,
-                None if spacing is None else used * spacing,
+                self._elapsed(index - self.doubled * self.step) if time is None else time,
+                before_start,
             )
+
+    def _frames(self) -> Iterator[tuple[int, Atoms]]:
+        """Frames to stream and their indices."""
+        if self._from_beginning and self.start:
+            for k, atoms in enumerate(self._source.read(0, self.start, self.step)):
+                yield k * self.step, atoms
+        frames = self._source.again(self._head, self.start, self.stop, self.step)
+        for k, atoms in enumerate(frames):
+            yield self.start + k * self.step, atoms
+
+    def _elapsed(self, index: int) -> float | None:
+        spacing = self._known_timestep()
+        return None if spacing is None else index * spacing / self.step
 
     def _bonds(self, atoms: Atoms, cell, where: str) -> np.ndarray:
         if not len(self.molecules):
@@ -533,6 +580,18 @@ def _time(atoms: Atoms) -> float | None:
         if key in atoms.info:
             return scale * float(atoms.info[key])
     return None
+
+
+def _doubles(atoms: Atoms, last: Atoms) -> bool:
+    """Whether a frame that moves is the one before again, as ASE appends to a trajectory."""
+    if not atoms.has("momenta") or not last.has("momenta") or _time(atoms) != _time(last):
+        return False
+    momenta = atoms.get_momenta()
+    return (
+        np.array_equal(atoms.positions, last.positions)
+        and np.array_equal(momenta, last.get_momenta())
+        and bool(momenta.any())
+    )
 
 
 def _same(a: float, b: float) -> bool:

@@ -77,7 +77,8 @@ class Vibron(Analysis):
         Between which the lines are sought; all of the spectrum is kept.
     integrator_step : float, fs, optional
         Time step of the run, or of its bonds if that is shorter; what the trajectory says, where
-        `hmlp run` wrote it, if not given. If known, peaks are also returned as `verlet_corrected`.
+        `hmlp run` or one of ASE's integrators wrote it, if not given. If known, peaks are also
+        returned as `verlet_corrected`.
     """
 
     name = "vibron"

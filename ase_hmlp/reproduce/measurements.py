@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from ase_hmlp.analysis.pair_distributions import PairDistributions
 from ase_hmlp.analysis.quadrupoles import QuadrupoleEnergy
 from ase_hmlp.analysis.result import Quantity, Result
 from ase_hmlp.analysis.source import file_sha256
-from ase_hmlp.analysis.statistics import estimate
 from ase_hmlp.analysis.streaming import Analysis, analyse
 from ase_hmlp.analysis.trajectory import Trajectory
 from ase_hmlp.analysis.vibron import Vibron
@@ -54,7 +53,7 @@ MEASUREMENTS: dict[str, Callable[[Recipe, str], Analysis]] = {
     "e2g": lambda recipe, model: E2gPhonon(recipe.spectrum.resolution),
 }
 
-#: Measured apart from the others: from the first frame on, where the molecules' sites are known.
+#: Measured apart from the others: it needs the crystal that the run starts from.
 ORDER = "order"
 
 
@@ -180,18 +179,13 @@ def unit_cell(initial: Atoms) -> Atoms:
 
 
 def _order(run: Path, start: int) -> Result:
-    """O against the crystal as it was relaxed; means over what is behind the equilibration."""
+    """O against the crystal as it was relaxed, over what is behind the equilibration."""
     initial = read(run / run_folder.INITIAL)
     assert isinstance(initial, Atoms)
     unit = unit_cell(initial)
-    frames = Trajectory(run / run_folder.TRAJECTORY, continuous=True)
+    frames = Trajectory(run / run_folder.TRAJECTORY, start=start, continuous=True)
     (result,) = analyse(frames, [OrderParameter(unit, initial.info["repeat"])])
-    series = result.table(ORDER)
-    quantities = []
-    for quantity, column in zip(result.quantities, series.columns[1:], strict=True):
-        mean = estimate(column.values[start:])
-        quantities.append(Quantity(quantity.name, mean.value, mean.error, ""))
-    return replace(result, quantities=tuple(quantities))
+    return result
 
 
 def _quench(trajectory: Path, config: RunConfig, model: str) -> Result:
