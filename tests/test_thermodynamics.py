@@ -1,18 +1,24 @@
-"""Heat capacity, expansion, compressibility and equations of state where they are known."""
+"""Heat capacity, expansion and compressibility where they are known; runs read from files."""
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from toy_models import hcp
 
-from ase_hmlp.analysis.equation_of_state import equation_of_state, fit_vinet, groups, slope, vinet
-from ase_hmlp.analysis.run_logs import read_states
+from ase_hmlp.analysis.run_logs import find_logs, phase_of, read_runs, read_states, read_trajectory
 from ase_hmlp.analysis.streaming import analyse
-from ase_hmlp.analysis.thermodynamics import StateSamples, Thermodynamics, fluctuations
+from ase_hmlp.analysis.thermodynamics import (
+    StateSamples,
+    Thermodynamics,
+    fluctuations,
+    quantities,
+)
 from ase_hmlp.analysis.trajectory import Trajectory
 from ase_hmlp.errors import (
     AnalysisError,
@@ -21,6 +27,9 @@ from ase_hmlp.errors import (
     TooFewFramesError,
     TrajectoryError,
 )
+from ase_hmlp.simulate.run_config import RunConfig
+from ase_hmlp.simulate.run_folder import RunFolder
+from ase_hmlp.simulate.sweep import point_name
 
 KB = units.kB
 
@@ -163,6 +172,40 @@ def test_the_wrong_ensemble_is_refused():
         Thermodynamics(ensemble="nph")
 
 
+def enthalpies(runs, pressure=None):
+    """Enthalpies of runs, and their errors."""
+    found = [{q.name: q for q in quantities(run, pressure, "auto")}["enthalpy"] for run in runs]
+    return np.array([q.value for q in found]), np.array([q.error for q in found])
+
+
+def test_the_error_of_an_enthalpy_is_its_scatter_at_constant_volume():
+    """The mean pressure is as uncertain as it is: by far the most of P V."""
+    runs = []
+    for seed in range(80):
+        run = canonical(64, 300.0, 200, seed)
+        pressure = 50.0 + np.random.default_rng([1, seed]).normal(size=200)
+        runs.append(replace(run, pressure=pressure))
+    values, errors = enthalpies(runs)
+    # 80 values know their scatter to 8 %, and an error is known to some 10 % in each run.
+    assert errors.mean() == pytest.approx(values.std(), rel=0.25)
+    assert errors.mean() == pytest.approx(2.4 * units.GPa / np.sqrt(200), rel=0.2)
+    mean = np.mean([run.energy.mean() + 2.4 * units.GPa * run.pressure.mean() for run in runs])
+    assert values.mean() == pytest.approx(mean)
+    # At a pressure that is given, that of the energy is left.
+    _, exact = enthalpies(runs, 50.0)
+    assert exact.mean() < 0.5 * errors.mean()
+
+
+def test_the_error_of_an_enthalpy_is_its_scatter_where_the_volume_varies():
+    runs = [isobaric(200.0, 50.0, 200, seed) for seed in range(80)]
+    values, errors = enthalpies(runs)
+    assert errors.mean() == pytest.approx(values.std(), rel=0.25)
+    # The mean is that at the mean pressure: the covariance of P and V is not in it.
+    run = runs[0]
+    work = run.pressure.mean() * units.GPa * run.volume.mean()
+    assert values[0] == pytest.approx(run.energy.mean() + work, abs=1e-9)
+
+
 # ---------------------------------------------------------------- from trajectories
 
 
@@ -198,6 +241,7 @@ def test_einstein_crystal_frame_by_frame():
     agrees(capacity, 3.0)
     assert capacity.unit == "k_B/atom"
     # Per mole of H2, two atoms: 2 R for each k_B per atom.
+    assert result["C_V, molar"].unit == "J/(K mol H2)"
     molar = result["C_V, molar"].value / capacity.value
     assert molar == pytest.approx(2 * 8.31446, rel=1e-5)
     agrees(result["temperature"], 300.0)
@@ -263,93 +307,6 @@ def test_a_cluster_has_energies_and_a_heat_capacity():
     result = thermo_of(frames)
     assert [q.name for q in result.quantities][:2] == ["temperature", "energy"]
     assert result["C_V, fluctuations"].value == pytest.approx(3.0, rel=0.5)
-
-
-# ---------------------------------------------------------------- several runs
-
-
-def test_derivatives_along_an_isobar():
-    runs = [isobaric(t, 50.0, 3000, int(t)) for t in (250.0, 150.0, 200.0)]
-    result = equation_of_state(runs)
-    isobars = result.table("isobars")
-    assert isobars["temperature_K"] == pytest.approx([175.0, 225.0], abs=1.0)
-    for name, expected in (
-        ("heat_capacity_kB_per_atom", 3.2),
-        ("expansion_per_K", 2e-4 * 2.4 / (2.4 * (1 + 2e-4 * 200 - 4e-3 * 50))),
-    ):
-        errors = isobars[f"{name}_error"]
-        assert (errors > 0).all() and (errors < 0.2 * expected).all()
-        assert (abs(isobars[name] - expected) < 4 * errors + 0.01 * expected).all()
-    eos = result.table("eos")
-    assert eos["run"].tolist() == ["250 K", "150 K", "200 K"]
-    assert set(eos["ensemble"]) == {"npt"}
-    assert eos["density_g_per_cm3"] == pytest.approx(
-        1.008 * 1.66054 / eos["volume_A3_per_atom"], rel=1e-3
-    )
-    assert result.plot() is not None
-
-
-def test_the_error_of_a_slope_is_its_scatter():
-    slopes, errors = zip(
-        *(
-            slope(a, b, (a.enthalpy(50.0), b.enthalpy(50.0)))
-            for a, b in (
-                (isobaric(150.0, 50.0, 200, 2 * k), isobaric(200.0, 50.0, 200, 2 * k + 1))
-                for k in range(80)
-            )
-        ),
-        strict=True,
-    )
-    # 80 slopes know their scatter to 8 %.
-    assert np.mean(errors) == pytest.approx(np.std(slopes), rel=0.25)
-
-
-def test_vinet_is_found_again():
-    """Loubeyre's hydrogen, per atom: V0 25.433 cm³/mol H2, K0 0.162 GPa, K0' 6.813."""
-    true = (25.433 / 6.02214 * 10 / 2, 0.162, 6.813)
-    volume = np.linspace(2.0, 6.0, 9)
-    found, errors = fit_vinet(volume, vinet(volume, *true))
-    assert found == pytest.approx(true, rel=1e-3)
-    noise = np.random.default_rng(0).normal(size=9)
-    sigma = 0.01 * vinet(volume, *true)
-    found, errors = fit_vinet(volume, vinet(volume, *true) + sigma * noise, sigma)
-    assert (abs(found - true) < 4 * errors).all()
-    # Numbers of the seed's comparison: 25 GPa at 8.08 Å³ a molecule, 100 at 4.71.
-    assert vinet([4.04, 2.355], *true) == pytest.approx([25.0, 100.0], rel=0.01)
-
-
-def test_an_isotherm_is_fitted():
-    true = (20.0, 0.2, 6.8)
-    runs = []
-    for k, volume in enumerate((2.0, 2.4, 3.0, 4.0, 5.0)):
-        run = canonical(50, 300.0, 100, k, f"{volume} Å³")
-        pressure = vinet(volume, *true) + 0.01 * np.random.default_rng(k).normal(size=100)
-        full = np.full(100, volume)
-        runs.append(
-            StateSamples(
-                run.name, 50, 1.008, run.temperature, pressure, full, run.potential, run.kinetic
-            )
-        )
-    result = equation_of_state(runs, same_temperature=30.0)
-    for name, value in zip(("V0", "K0", "K0'"), true, strict=True):
-        (quantity,) = (q for q in result.quantities if q.name.startswith(f"{name} (Vinet), "))
-        assert abs(quantity.value - value) < 4 * quantity.error
-    assert "isobars" not in [t.name for t in result.tables]
-    assert result.plot() is not None
-
-
-def test_groups():
-    found = groups(np.array([100.4, 20.0, 99.8, 60.0, 20.9]), 1.0)
-    assert [sorted(g.tolist()) for g in found] == [[1, 4], [3], [0, 2]]
-
-
-def test_no_runs_and_no_volume():
-    with pytest.raises(TooFewFramesError, match="no run"):
-        equation_of_state([])
-    run = canonical(50, 300.0, 50, 0)
-    run.volume[:] = np.nan
-    with pytest.raises(AnalysisError, match="run has samples without volume or pressure"):
-        equation_of_state([run])
 
 
 # ---------------------------------------------------------------- logs
@@ -431,10 +388,138 @@ def test_what_is_no_log(tmp_path):
 
 def test_atoms_of_any_element_have_a_density():
     atoms = Atoms("Ar4", np.eye(4, 3), cell=[5, 5, 5], pbc=True)
-    frames = []
-    for k in range(10):
+    frames, rng = [], np.random.default_rng(0)
+    for _ in range(50):
         frames.append(atoms.copy())
-        frames[-1].set_momenta(np.random.default_rng(k).normal(size=(4, 3)))
-        frames[-1].calc = SinglePointCalculator(frames[-1], energy=0.1 * k)
-    density = thermo_of(frames)["density"].value
-    assert density == pytest.approx(4 * 39.948 / 125 * 1.66054, rel=1e-4)
+        frames[-1].set_momenta(rng.normal(size=(4, 3)))
+        frames[-1].calc = SinglePointCalculator(frames[-1], energy=rng.normal())
+    result = thermo_of(frames)
+    assert result["density"].value == pytest.approx(4 * 39.948 / 125 * 1.66054, rel=1e-4)
+    # Per mole of atoms: R for each k_B per atom.
+    assert result["C_V, molar"].unit == "J/(K mol atoms)"
+    molar = result["C_V, molar"].value / result["C_V, fluctuations"].value
+    assert molar == pytest.approx(8.31446, rel=1e-5)
+
+
+def deuterium(frames, **settings):
+    """Frames of D₂."""
+    for atoms in einstein_frames(frames, **settings):
+        results = dict(atoms.calc.results)
+        velocities = atoms.get_velocities()
+        atoms.set_masses(np.full(len(atoms), 2.014))
+        atoms.set_velocities(velocities / np.sqrt(2.014 / 1.008))
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        yield atoms
+
+
+def test_a_table_of_an_analysis_says_of_what_it_is(tmp_path):
+    """``thermo.csv`` was read as one of hydrogen, and of an unknown number of atoms."""
+    result = thermo_of(deuterium(40))
+    result.save(tmp_path / "d2")
+    (state,) = read_states(tmp_path / "d2" / "thermo.csv", settling=0.0)
+    assert (state.name, state.n_atoms, state.mass_assumed) == ("d2", 32, False)
+    assert state.density.mean() == pytest.approx(result["density"].value)
+    assert state.mass == pytest.approx(2.014)
+    assert "atoms" not in [axis.get_ylabel() for axis in result.plot().axes]
+
+
+def test_a_trajectory_is_a_state(tmp_path):
+    path = tmp_path / "d2.extxyz"
+    write(path, list(deuterium(40)))
+    state = read_trajectory(path)
+    assert (state.name, state.n_atoms, len(state)) == ("d2", 32, 30)
+    assert state.mass == pytest.approx(2.014) and not state.mass_assumed
+    series = thermo_of(deuterium(40)).table("thermo")
+    for name, values in (
+        ("temperature_K", state.temperature),
+        ("pressure_GPa", state.pressure),
+        ("volume_A3_per_atom", state.volume),
+        ("potential_eV_per_atom", state.potential),
+        ("kinetic_eV_per_atom", state.kinetic),
+    ):
+        assert values == pytest.approx(series[name][10:], rel=1e-5)
+    assert read_trajectory(path, mass=1.008).density == pytest.approx(0.5 * state.density, rel=1e-2)
+    write(tmp_path / "short.extxyz", list(deuterium(19)))
+    with pytest.raises(TooFewFramesError, match=r"short\.extxyz has no 20 frames"):
+        read_trajectory(tmp_path / "short.extxyz")
+    with pytest.raises(TrajectoryError, match="from 0 to below 1, not 1"):
+        read_trajectory(path, settling=1.0)
+
+
+# ---------------------------------------------------------------- folders of runs and sweeps
+
+
+def write_point(sweep, name, status="finished", structure=None, **summary):
+    """A point of a sweep, as `hmlp run` leaves it; without a status, one that has not ended."""
+    folder = sweep / "points" / name
+    folder.mkdir(parents=True)
+    write_log(folder / "log.csv", [100.0], atoms=64)
+    record = {"config": {"structure": structure}}
+    (folder / "run.json").write_text(json.dumps({"record": record, "sessions": []}))
+    if status:
+        text = json.dumps({"status": status, "atoms": 64, **summary})
+        (folder / "summary.json").write_text(text)
+    return folder
+
+
+def test_runs_that_failed_or_have_not_ended_are_left_out(tmp_path):
+    write_point(tmp_path, "hcp-50GPa-100K")
+    write_point(tmp_path, "hcp-60GPa-100K", "failed", reason="Bond 3 broke.")
+    going_on = write_point(tmp_path, "hcp-70GPa-100K", "")
+    (tmp_path / "points" / "hcp-80GPa-100K").mkdir()
+    logs, left_out = find_logs(tmp_path)
+    assert [log.parent.name for log in logs] == ["hcp-50GPa-100K"]
+    log = going_on / "log.csv"
+    assert left_out == [
+        "hcp-60GPa-100K is left out: it failed (Bond 3 broke).",
+        f"hcp-70GPa-100K is left out: it has not ended ({log} can be given itself).",
+        "hcp-80GPa-100K is left out: it has no log.csv.",
+    ]
+    read = read_runs([tmp_path, log])
+    assert [state.name for state in read.states] == ["hcp-50GPa-100K", "hcp-70GPa-100K"]
+    assert read.notes == left_out
+    assert read.logs == [*logs, log] and not read.trajectories
+    with pytest.raises(TooFewFramesError, match="hcp-70GPa-100K is left out: it has not ended"):
+        read_runs([going_on])
+
+
+def test_a_short_run_does_not_take_the_others_with_it(tmp_path):
+    write_log(tmp_path / "long.csv", [100.0], atoms=8)
+    write_log(tmp_path / "short.csv", [100.0], rows=19, atoms=8)
+    read = read_runs([tmp_path / "short.csv", tmp_path / "long.csv"])
+    assert [state.name for state in read.states] == ["long"]
+    assert len(read.notes) == 1 and "short.csv has no 20 samples" in read.notes[0]
+
+
+def test_the_phase_of_a_run(tmp_path):
+    """Of a point, that of the grid: a run of another phase's structure may be another phase."""
+    for name, structure, phase in (
+        ("P63m-16-100GPa-300K", {"phase": "P63m-16"}, "P63m-16"),
+        ("cooled--0.5GPa-1e+03K", {"phase": "hcp"}, "cooled"),
+        ("hcp-nve-20GPa-300K", {"phase": None, "file": "a.extxyz"}, "hcp-nve"),
+        ("mine", {"phase": "liquid"}, "liquid"),
+        ("file", {"phase": None, "file": "a.extxyz"}, ""),
+        ("atoms", None, ""),
+    ):
+        folder = write_point(tmp_path, name, structure=structure)
+        assert phase_of(folder / "log.csv") == phase
+        assert read_states(folder)[0].phase == phase
+    # As `hmlp run` and `hmlp sweep` write them.
+    config = RunConfig(structure={"phase": "P21c-24-a"}, stage=[{"ensemble": "nve", "steps": 1}])
+    RunFolder(tmp_path / "run", {"config": config.record}).begin_session({})
+    assert phase_of(tmp_path / "run" / "log.csv") == "P21c-24-a"
+    for pressure, temperature in ((-0.5, 300.0), (1e-5, 0.1), (123.4, 1e7)):
+        name = point_name("P63m-16", pressure, temperature)
+        assert phase_of(tmp_path / "points" / name / "log.csv") == "P63m-16"
+    (tmp_path / "elsewhere-1GPa-1K").mkdir()
+    assert phase_of(tmp_path / "elsewhere-1GPa-1K" / "log.csv") == ""
+
+
+def test_a_mass_that_nothing_says_is_assumed(tmp_path):
+    write_log(tmp_path / "bare.csv", [100.0], atoms=8)
+    write_log(tmp_path / "dense.csv", [100.0], atoms=8, density_g_per_cm3=1.39)
+    assert read_states(tmp_path / "bare.csv")[0].mass_assumed
+    assert read_states(tmp_path / "bare.csv")[0].mass == pytest.approx(1.008)
+    assert not read_states(tmp_path / "bare.csv", mass=2.014)[0].mass_assumed
+    (dense,) = read_states(tmp_path / "dense.csv")
+    assert not dense.mass_assumed and dense.mass == pytest.approx(2.014, rel=0.01)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase import units
+from matplotlib.figure import Figure
 
 from ase_hmlp.analysis.figures import stacked
-from ase_hmlp.analysis.result import Quantity, Result
+from ase_hmlp.analysis.result import Column, Quantity, Result, Table
 from ase_hmlp.analysis.series import Series
 from ase_hmlp.analysis.statistics import (
     FEWEST,
@@ -36,6 +37,15 @@ MICROCANONICAL = 0.2
 
 ENSEMBLES = ("auto", "nve", "nvt", "npt")
 
+#: In pictures, of what is measured in a frame.
+LABELS = (
+    "temperature (K)",
+    "pressure (GPa)",
+    "volume (Å³/atom)",
+    "potential energy (eV/atom)",
+    "kinetic energy (eV/atom)",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class StateSamples:
@@ -56,6 +66,10 @@ class StateSamples:
     potential, kinetic : (s,) eV per atom
     targets : (float, float)
         Of thermostat (K) and barostat (GPa); NaN where there is none, or it is unknown.
+    phase : str
+        What it was started as; empty where that is unknown.
+    mass_assumed : bool
+        Whether the mass is a guess.
     """
 
     name: str
@@ -67,13 +81,32 @@ class StateSamples:
     potential: np.ndarray
     kinetic: np.ndarray
     targets: tuple[float, ...] = (float("nan"), float("nan"))
+    phase: str = ""
+    mass_assumed: bool = False
 
     def __len__(self) -> int:
         return len(self.temperature)
 
-    def enthalpy(self, pressure: float) -> np.ndarray:
-        """``E + P V`` (s,), eV per atom, at a pressure in GPa."""
-        return self.potential + self.kinetic + pressure * units.GPa * self.volume
+    def enthalpy(self, pressure: float | None = None) -> np.ndarray:
+        """``E + P V`` (s,), eV per atom.
+
+        Parameters
+        ----------
+        pressure : float, GPa, optional
+            Of the barostat. Without it the mean is that at the mean pressure, which is known no
+            better than the samples tell: they scatter with the pressure as well.
+        """
+        if pressure is not None:
+            return self.energy + pressure * units.GPa * self.volume
+        mean = self.pressure.mean()
+        # Where the volume varies, P(t) V(t) would have the covariance of both in its mean.
+        work = mean * self.volume + self.volume.mean() * (self.pressure - mean)
+        return self.energy + units.GPa * work
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Potential and kinetic energy (s,), eV per atom."""
+        return self.potential + self.kinetic
 
     @property
     def density(self) -> np.ndarray:
@@ -94,8 +127,7 @@ class StateSamples:
         """Which ensemble the fluctuations are those of: ``npt``, ``nvt`` or ``nve``."""
         if self.volume.std() > CONSTANT * abs(self.volume.mean()):
             return "npt"
-        total = self.potential + self.kinetic
-        return "nve" if total.var() < MICROCANONICAL * self.kinetic.var() else "nvt"
+        return "nve" if self.energy.var() < MICROCANONICAL * self.kinetic.var() else "nvt"
 
 
 @dataclass(frozen=True)
@@ -170,10 +202,9 @@ def fluctuations(samples: StateSamples, pressure: float, ensemble: str = "auto")
     def constant_energy(covariance, _, temperature):
         return (1.5 / (1.0 - 2.0 * n * covariance[0, 0] / (3.0 * (kb * temperature) ** 2)),)
 
-    total = samples.potential + samples.kinetic
     variables, derive = {
         "npt": ([samples.enthalpy(pressure), samples.volume], constant_pressure),
-        "nvt": ([total], constant_volume),
+        "nvt": ([samples.energy], constant_volume),
         "nve": ([samples.kinetic], constant_energy),
     }[ensemble]
     return Fluctuations(ensemble, *_of_covariances(samples, variables, derive))
@@ -205,7 +236,9 @@ def _of_covariances(samples: StateSamples, variables, derive) -> list[Estimate]:
     ]
 
 
-def quantities(samples: StateSamples, pressure: float | None, ensemble: str) -> list[Quantity]:
+def quantities(
+    samples: StateSamples, pressure: float | None, ensemble: str, molecular: bool = True
+) -> list[Quantity]:
     """Means and fluctuations of a run.
 
     Parameters
@@ -215,6 +248,8 @@ def quantities(samples: StateSamples, pressure: float | None, ensemble: str) -> 
         Of the barostat; the mean pressure of the run if None.
     ensemble : str
         See `fluctuations`.
+    molecular : bool
+        Whether a mole is one of molecules of two atoms, or else one of atoms.
 
     Raises
     ------
@@ -227,11 +262,11 @@ def quantities(samples: StateSamples, pressure: float | None, ensemble: str) -> 
     if periodic:
         out.append(_mean("volume", samples.volume, "Å³/atom"))
         out.append(_mean("density", samples.density, "g/cm³"))
-    out.append(_mean("energy", samples.potential + samples.kinetic, "eV/atom"))
+    out.append(_mean("energy", samples.energy, "eV/atom"))
+    if periodic and (pressure is not None or np.isfinite(samples.pressure).all()):
+        out.append(_mean("enthalpy", samples.enthalpy(pressure), "eV/atom"))
     if pressure is None:
         pressure = float(samples.pressure.mean())
-    if periodic and np.isfinite(pressure):
-        out.append(_mean("enthalpy", samples.enthalpy(pressure), "eV/atom"))
     if ensemble == "npt" or (ensemble == "auto" and samples.ensemble == "npt"):
         if not np.isfinite(pressure):
             raise MissingResultsError(
@@ -241,11 +276,13 @@ def quantities(samples: StateSamples, pressure: float | None, ensemble: str) -> 
     found = fluctuations(samples, pressure, ensemble)
     name = "C_P" if found.ensemble == "npt" else "C_V"
     capacity = found.heat_capacity
-    # Two atoms a molecule.
-    molar = 2.0 * units.kB * MOLAR
+    atoms, mole = (2, "H2") if molecular else (1, "atoms")
+    molar = atoms * units.kB * MOLAR
     out += [
         Quantity(f"{name}, fluctuations", capacity.value, capacity.error, "k_B/atom"),
-        Quantity(f"{name}, molar", molar * capacity.value, molar * capacity.error, "J/(K mol H2)"),
+        Quantity(
+            f"{name}, molar", molar * capacity.value, molar * capacity.error, f"J/(K mol {mole})"
+        ),
     ]
     for name, derivative, unit in (
         ("thermal expansion, fluctuations", found.expansion, "1/K"),
@@ -299,6 +336,8 @@ class Thermodynamics(Analysis):
         trajectory.require_velocities("the kinetic energy")
         self._name, self._n = trajectory.name, trajectory.n_atoms
         self._mass = float(trajectory.first.get_masses().mean())
+        # Of any isotope.
+        self._hydrogen = bool((trajectory.first.numbers == 1).all())
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in a frame."""
@@ -321,27 +360,43 @@ class Thermodynamics(Analysis):
             kinetic / n,
         )
 
-    def result(self) -> Result:
-        """Means, fluctuations; table ``thermo``, against time."""
-        columns = [self._series[name] for name in self._series.names]
+    @property
+    def samples(self) -> StateSamples:
+        """State variables of the frames so far.
+
+        Raises
+        ------
+        MissingResultsError
+        """
         if not self._series["potential_eV_per_atom"].any():
             raise MissingResultsError(
                 f"{self._name} was stored without energies: they are all exactly zero (as in "
                 "LAMMPS dumps read by ASE)."
             )
-        t, p, volume, potential, kinetic = columns
-        samples = StateSamples(self._name, self._n, self._mass, t, p, volume, potential, kinetic)
-        labels = (
-            "temperature (K)",
-            "pressure (GPa)",
-            "volume (Å³/atom)",
-            "potential energy (eV/atom)",
-            "kinetic energy (eV/atom)",
+        t, p, volume, potential, kinetic = (self._series[name] for name in self._series.names)
+        return StateSamples(self._name, self._n, self._mass, t, p, volume, potential, kinetic)
+
+    def result(self) -> Result:
+        """Means, fluctuations; table ``thermo``, against time.
+
+        The table has what `ase_hmlp.analysis.run_logs` reads: density and number of atoms as well.
+        """
+        samples = self.samples
+        drawn = self._series.table(self.name, LABELS)
+        others = (
+            Column("density_g_per_cm3", samples.density, "density (g/cm³)"),
+            Column("atoms", np.full(len(samples), samples.n_atoms), "atoms"),
         )
         return Result(
             self.name,
             "Thermodynamics",
-            tuple(quantities(samples, self.pressure, self.ensemble)),
-            (self._series.table(self.name, labels),),
-            draw=stacked,
+            tuple(quantities(samples, self.pressure, self.ensemble, self._hydrogen)),
+            (Table(self.name, (*drawn.columns, *others)),),
+            draw=_draw,
         )
+
+
+def _draw(result: Result) -> Figure:
+    """What a frame was measured by; density and number of atoms say nothing new in a picture."""
+    (table,) = result.tables
+    return stacked(replace(result, tables=(Table(table.name, table.columns[:-2]),)))

@@ -35,7 +35,7 @@ def thermo(pressure, ensemble):
 @click.option(
     "--mass",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Mean mass of an atom, u; by default what the log's density says.",
+    help="Mean mass of an atom, u; by default what trajectories or the logs' densities say.",
 )
 @click.option(
     "--settling",
@@ -49,38 +49,44 @@ def thermo(pressure, ensemble):
     type=click.FloatRange(min=0.0),
     default=1.0,
     show_default=True,
-    help="Runs closer than this are on one isobar, GPa.",
+    help="Most that runs on one isobar may differ by, GPa, where no log says what was asked for.",
 )
 @click.option(
     "--same-temperature",
     type=click.FloatRange(min=0.0),
     default=10.0,
     show_default=True,
-    help="Runs closer than this are on one isotherm, K.",
+    help="Most that runs on one isotherm may differ by, K, where no log says what was asked for.",
 )
 def eos(runs, output, overwrite, as_json, atoms, mass, settling, same_pressure, same_temperature):
-    """Equation of state, thermal expansion, heat capacity from the logs of RUNS.
+    """Equation of state, thermal expansion, heat capacity from several RUNS.
 
-    RUNS are CSV logs, folders of runs, or of sweeps. Every stretch at one target temperature and
-    pressure is a state: heat capacities by fluctuations, and by finite differences along isobars;
-    Vinet's equation of state where four states are on one isotherm.
+    RUNS are folders of runs or of sweeps, without the runs that failed or have not ended; CSV logs,
+    thermo.csv among them; or trajectories with velocities, energies and stresses. Every stretch of
+    a log at one target temperature and pressure is a state, and so is a trajectory: heat capacities
+    by fluctuations, and by finite differences along isobars of runs with a barostat and isochores
+    of others; Vinet's equation of state where four pressures are on one isotherm. Phases are kept
+    apart, as sweeps and runs name them.
     """
+    from dataclasses import replace
+
     from ase_hmlp.analysis.equation_of_state import equation_of_state
-    from ase_hmlp.analysis.run_logs import log_paths, read_states
+    from ase_hmlp.analysis.run_logs import read_runs
     from ase_hmlp.analysis.source import file_sha256
 
     check_output(output, ["eos"], overwrite)
-    logs = [log for run in runs for log in log_paths(run)]
-    states = [state for log in logs for state in read_states(log, atoms, mass, settling)]
-    result = equation_of_state(states, same_pressure, same_temperature)
+    read = read_runs(runs, atoms, mass, settling)
+    result = equation_of_state(read.states, same_pressure, same_temperature)
+    result = replace(result, notes=(*result.notes, *read.notes))
     record = {
-        "logs": [{"source": str(log), "sha256": file_sha256(log)} for log in logs],
-        "settings": {
-            "atoms": atoms,
-            "mass_u": mass,
-            "settling": settling,
-            "same_pressure_GPa": same_pressure,
-            "same_temperature_K": same_temperature,
-        },
+        kind: [{"source": str(path), "sha256": file_sha256(path)} for path in paths]
+        for kind, paths in (("logs", read.logs), ("trajectories", read.trajectories))
     }
-    finish(result.with_inputs(record), output, overwrite, as_json)
+    settings = {
+        "atoms": atoms,
+        "mass_u": mass,
+        "settling": settling,
+        "same_pressure_GPa": same_pressure,
+        "same_temperature_K": same_temperature,
+    }
+    finish(result.with_inputs(record | {"settings": settings}), output, overwrite, as_json)
