@@ -29,6 +29,7 @@ from ase_hmlp import HMLP
 from ase_hmlp.cli import _rounds_table, main
 from ase_hmlp.errors import ConfigError, LearningError, NotConvergedError, OutputExistsError
 from ase_hmlp.model_io import load_model, save_model
+from ase_hmlp.parallel import WorkersSection
 from ase_hmlp.simulate.build import hcp as supercell_of_hcp
 from ase_hmlp.simulate.melt import CrystalOrder
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
@@ -45,7 +46,7 @@ from ase_hmlp.training.learn.environments import (
     nearest,
     typical_separation,
 )
-from ase_hmlp.training.learn.explore import route
+from ase_hmlp.training.learn.explore import explore, route
 from ase_hmlp.training.learn.loop import _check_setup, _setup, learn_from_config
 from ase_hmlp.training.learn.refit import Errors, _joined, read_training
 from ase_hmlp.training.learn.rounds import Round
@@ -278,6 +279,17 @@ def held(relaxed, temperature=300.0, rigid=False, compact=0.5, **domain):
     """Dynamics after the relaxation."""
     point = (30.0, temperature)
     return dynamics(toy_model(**domain), relaxed, point, rigid, compact, SETTINGS, 7)
+
+
+def test_tours_pass_by_what_is_left_out(tmp_path):
+    grid = {"pressures": [30.0, 40.0], "temperatures": [200.0, 300.0]}
+    one = {"leave_out": [(40.0, 300.0)], "run": WorkersSection(workers=1)}
+    settings = SETTINGS.model_copy(update=grid | one)
+    write(tmp_path / "some.extxyz", cold_frames(1))
+    frames = read_frames(tmp_path / "some.extxyz")
+    found = explore(tmp_path, toy_model(), [CRYSTAL], frames, settings, 3, 1, lambda *_: None)
+    visited = [(t.pressure, t.temperature) for t in found]
+    assert sorted(visited) == [(30, 0), (30, 200), (30, 300), (40, 0), (40, 200)]
 
 
 def test_a_run_leaves_snapshots_and_an_end_to_go_on_from(relaxed):
@@ -797,6 +809,11 @@ def test_a_round_without_a_label_is_an_error_that_can_be_mended(loop, tmp_path):
         ({"explore": {"pressures": [20, 20]}}, "key 'explore.pressures': something is named twice"),
         ({"explore": {"pressures": []}}, "explore.pressures"),
         ({"explore": {"temperatures": [-5]}}, "explore.temperatures"),
+        ({"explore": {"leave_out": [[30.0, 301.0]]}}, "[30, 301] is no point of the grid"),
+        (
+            {"explore": {"pressures": [5], "temperatures": [9], "leave_out": [[5, 9]]}},
+            "leave_out leaves no",
+        ),
         ({"explore": {"files": [], "random": 0}}, "to start from"),
         ({"explore": {"files": ["none.xyz"]}}, "none.xyz does not exist"),
         ({"explore": {"files": ["odd.extxyz"]}}, "Frame 0 of"),

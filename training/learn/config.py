@@ -34,6 +34,8 @@ class ExploreSection(Section):
     relaxation_steps : most steps of a relaxation; dynamics starts from whatever it reached
     pressures : GPa
     temperatures : K
+    leave_out : points of the grid, [GPa, K] each, that tours pass by: where what is simulated is no
+        longer what the potential is for
     ramp : ps on the way to a point of the grid, pressure and temperature changing
     hold : ps at the point
     snapshots : candidates for labelling from each point, evenly spaced in time
@@ -48,6 +50,7 @@ class ExploreSection(Section):
     relaxation_steps: PositiveInt = 300
     pressures: list[PositiveFloat] = Field(min_length=1)
     temperatures: list[PositiveFloat] = Field(min_length=1)
+    leave_out: list[tuple[float, float]] = Field(default_factory=list)
     ramp: PositiveFloat = 0.5
     hold: PositiveFloat = 1.0
     snapshots: PositiveInt = 10
@@ -63,7 +66,7 @@ class ExploreSection(Section):
                 raise ValueError(f"there is no phase {name!r}, only {', '.join(known)}")
         return phases
 
-    @field_validator("phases", "files", "pressures", "temperatures")
+    @field_validator("phases", "files", "pressures", "temperatures", "leave_out")
     @classmethod
     def _once(cls, values: list) -> list:
         if len(set(values)) < len(values):
@@ -74,6 +77,13 @@ class ExploreSection(Section):
     def _something(self) -> ExploreSection:
         if not (self.phases or self.files or self.random):
             raise ValueError("there must be phases, files or random packings to start from")
+        for pressure, temperature in self.leave_out:
+            if pressure not in self.pressures or temperature not in self.temperatures:
+                raise ValueError(
+                    f"leave_out = [{pressure:g}, {temperature:g}] is no point of the grid"
+                )
+        if len(self.leave_out) == len(self.pressures) * len(self.temperatures):
+            raise ValueError("leave_out leaves no point of the grid")
         if self.hold * 1000.0 < self.timestep * self.snapshots:
             raise ValueError(f"{self.hold:g} ps are too short for {self.snapshots} snapshots")
         return self

@@ -119,7 +119,11 @@ def explore(
     ]
     found = _run(tasks, settings.run, lambda done: progress("relaxations", done, len(tasks)))
     relaxed = {(t.start, t.pressure): t for t in found}
-    points = route(settings.pressures, settings.temperatures)
+    points = [
+        point
+        for point in route(settings.pressures, settings.temperatures)
+        if point not in settings.leave_out
+    ]
     now: dict[str, Trajectory] = {}
     for k in range(len(points)):
         tasks = []

@@ -220,7 +220,8 @@ def _uncertain(findings: Findings) -> list[str]:
         row = []
         for t in (0.0, *columns):
             mine = (pressure == p) & (temperature == t)
-            row.append(f"{int(selection.uncertain[mine].sum())} of {int(mine.sum())}")
+            uncertain = f"{int(selection.uncertain[mine].sum())} of {int(mine.sum())}"
+            row.append("left out" if (p, t) in findings.grid.leave_out else uncertain)
         lines.append(f"| {p:g} | " + " | ".join(row) + " |")
     return lines
 
