@@ -19,6 +19,7 @@ from ase_hmlp.errors import (
     DomainError,
     DomainWarning,
     NonFinitePositionsError,
+    OddAtomError,
     StructureError,
     UnsupportedElementError,
 )
@@ -168,7 +169,10 @@ class HMLP(Calculator):
 
     @property
     def molecules(self) -> np.ndarray:
-        """Indices of the two atoms of each molecule (m, 2), as of the last calculation."""
+        """Indices of the two atoms of each molecule (m, 2), as of the last calculation.
+
+        Here and below, of the last one that gave an energy: a structure that fails changes nothing.
+        """
         if self._seen is None:
             raise RuntimeError("No structure has been calculated: the bonds are unknown.")
         return self._seen[3].copy()
@@ -315,7 +319,8 @@ class HMLP(Calculator):
         if volume and pbc.all():
             self._warn_outside("volume", volume / len(positions), "Å³/atom", "The volume is")
 
-        # Nothing was changed so far: a structure that fails leaves no trace.
+        # Nothing was changed so far: after a structure that fails, bonds and all that is known of
+        # them are those of the last one that did not.
         results = {
             "energy": float(evaluation.energies.sum()),
             "energies": evaluation.energies,
@@ -449,6 +454,8 @@ class HMLP(Calculator):
         except BondingError as exc:
             # Overlapping atoms leave others without a partner: name the cause.
             self._check_overlap(positions, cell, pbc, self.domain.bond_limits[0], exc)
+            if isinstance(exc, OddAtomError):  # one atom is too many, whichever are bonded
+                raise
             raise type(exc)(f"{exc} {HOT}") from exc
         self._check_overlap(positions, cell, pbc, COINCIDENT)
         return molecules

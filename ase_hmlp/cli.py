@@ -917,6 +917,8 @@ def reweight(model, ensembles, output):
 
     if output is not None and output.exists():
         raise OutputExistsError(f"{output} is there already: give another file.")
+    if output is not None and not output.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     rows = []
     for ensemble in read_ensembles(ensembles):
         targets = {"DFT": ensemble.dft}
@@ -954,12 +956,16 @@ def _reweighting_table(rows):
             row.ensemble,
             f"{row.observable}, {row.unit}",
             Path(name).name.removesuffix(".joblib"),
-            *(f"{value:.{digits}f} ± {error:.{digits}f}" for value, error in values),
+            *(_with_error(value, error, digits) for value, error in values),
             f"{row.spread:.2f}",
             str(row.snapshots),
             f"{row.effective:.1f}",
         )
     return table
+
+
+def _with_error(value: float, error: float, digits: int) -> str:
+    return f"{value:.{digits}f} ± {f'{error:.{digits}f}' if error == error else '-'}"
 
 
 @main.command()

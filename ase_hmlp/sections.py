@@ -20,9 +20,9 @@ else:
 
 
 class Section(BaseModel):
-    """A table of a configuration: immutable, unknown keys refused."""
+    """A table of a configuration: immutable; unknown keys are refused, and infinite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 _Config = TypeVar("_Config", bound=Section)

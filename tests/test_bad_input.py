@@ -8,6 +8,7 @@ from toy_models import hcp, molecule, pa3
 
 from ase_hmlp import HMLP
 from ase_hmlp.errors import (
+    BondingError,
     BondStretchError,
     CellError,
     ContactError,
@@ -164,6 +165,28 @@ def test_the_error_has_a_name_and_says_where(name):
     message = str(caught.value)
     assert message.endswith(".") and "\n" not in message
     assert not calc.results
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_known_is_of_the_last_structure_that_had_an_energy(name):
+    make, error, _ = CASES[name]
+    calc = toy_calculator()
+    calc.get_property("energy", crystal())
+    before = calc.molecules, calc.bond_lengths, calc.shortest_contact, calc.levels
+    with pytest.raises(error):
+        calc.get_property("energy", make())
+    np.testing.assert_array_equal(calc.molecules, before[0])
+    np.testing.assert_array_equal(calc.bond_lengths, before[1])
+    assert (calc.shortest_contact, calc.levels) == before[2:]
+
+
+def test_advice_on_hot_molecules_is_given_where_it_helps():
+    """No choice of bonds makes molecules of an odd number of atoms."""
+    odd, loose = line(0, 0.74, 3.0), line(0, 0.74, 5.0, 6.3)
+    for atoms, helps in ((odd, False), (loose, True)):
+        with pytest.raises(BondingError) as raised:
+            toy_calculator().get_property("energy", atoms)
+        assert ("HMLP(bonds=pairs)" in str(raised.value)) == helps
 
 
 @pytest.mark.parametrize("name", CASES)

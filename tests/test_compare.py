@@ -424,6 +424,7 @@ def test_command_refuses_with_a_sentence(tmp_path, arguments, words):
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------- the results that are shipped

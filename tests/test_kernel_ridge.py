@@ -5,6 +5,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from ase_hmlp.errors import DataError
 from ase_hmlp.training.kernel_ridge import (
     NormalEquations,
     SparseKernelRidge,
@@ -247,6 +248,12 @@ def test_infinite_errors_leave_a_label_out():
     equations = NormalEquations.zeros(1)
     equations.add(rows, y, np.array([1.0, 1.0, np.inf]))
     assert equations.solve(np.zeros((1, 1))).coefficients[0] == pytest.approx(3.0)
+
+
+def test_what_no_jitter_rescues_is_an_error_with_a_name():
+    equations = NormalEquations(np.array([[1.0, 2.0], [2.0, 1.0]]), np.ones(2))
+    with pytest.raises(DataError, match="have no solution"):
+        equations.solve(np.zeros((2, 2)))
 
 
 def test_jitter_rescues_a_singular_system():

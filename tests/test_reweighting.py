@@ -1,5 +1,7 @@
 """`hmlp reweight`: ensembles whose averages are known, and what is refused."""
 
+import dataclasses
+import io
 import json
 import re
 from pathlib import Path
@@ -10,11 +12,12 @@ import pytest
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from click.testing import CliRunner
+from rich.console import Console
 from toy_calculator import toy_model
 
 import ase_hmlp.training
 from ase_hmlp import HMLP
-from ase_hmlp.cli import main
+from ase_hmlp.cli import _reweighting_table, main
 from ase_hmlp.errors import DataError
 from ase_hmlp.model_io import save_model
 from ase_hmlp.training.reweighting import (
@@ -66,6 +69,36 @@ def test_bootstrap_error_is_the_scatter_of_repetitions():
     scatter = np.std([run.reweighted[0] for run in runs], ddof=1)
     # Relative error of a standard deviation from 60 values: 9 %.
     assert np.mean([run.reweighted[1] for run in runs]) == pytest.approx(scatter, rel=0.35)
+
+
+def walkers(number, seed):
+    """Of three snapshots each, all of them where the walker is."""
+    one = oscillators(number, seed)
+    many = {name: np.repeat(getattr(one, name), 3) for name in ("sampled", "dft", "walker")}
+    observables = {name: np.repeat(values, 3) for name, values in one.observables.items()}
+    return dataclasses.replace(one, **many, observables=observables)
+
+
+def test_errors_of_few_walkers_are_no_smaller():
+    """The mean square error is the variance of a mean of three, whose bootstrap is 2/3 of it."""
+    squares = []
+    for seed in range(200):
+        ensemble = walkers(3, seed)
+        squares.append(averages(ensemble, ensemble.sampled)[1].sampled[1] ** 2)
+    # Of three values a variance is uncertain by as much as it is; three times that over √200.
+    assert np.mean(squares) == pytest.approx(1.0 / K0 / 3, rel=3.0 / np.sqrt(200))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_errors_of_hardly_any_walkers_are_unknown(number):
+    ensemble = walkers(number, 0)
+    for row in averages(ensemble, ensemble.dft):
+        for value, error in (row.sampled, row.first_order, row.reweighted):
+            assert np.isfinite(value) and np.isnan(error)
+        assert row.to_dict()["reweighted"] == [row.reweighted[0], None]
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(_reweighting_table([("DFT", row)]))
+    assert f"{row.reweighted[0]:.4f} ± - " in printed.getvalue()
 
 
 def test_same_energies_change_nothing():
@@ -141,6 +174,8 @@ def test_command(tmp_path):
     again = CliRunner().invoke(main, [*arguments, "-o", str(out)])
     assert again.exit_code != 0
     assert "is there already" in again.output
+    nowhere = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "none" / "n.json")])
+    assert nowhere.exit_code == 2 and "there is no folder" in nowhere.output
 
 
 @pytest.mark.skipif(not SHIPPED.exists(), reason="not computed yet")

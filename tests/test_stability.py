@@ -389,6 +389,10 @@ def test_another_model_and_time(tmp_path, monkeypatch):
             "more than once",
         ),
         ({}, {"stage": [{"ensemble": "npt", "steps": 10}] * 2}, "one stage"),
+        ({}, {"stage": {"ensemble": "npt", "steps": 10}}, r"key 'run': stage must be tables"),
+        ({}, {"stage": ["npt"]}, r"stage must be tables, each of them \[\[run\.stage\]\]"),
+        ({}, {"structure": "hcp"}, r"structure must be a table"),
+        ({"frames": {"family": "all"}}, {}, r"frames\.family': 'all' is what tables call"),
     ],
 )
 def test_what_is_refused(tmp_path, changes, run, words):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from click.testing import CliRunner
@@ -29,6 +30,7 @@ from ase_hmlp.errors import ConfigError, DataError, ForeignModelError
 from ase_hmlp.levels import Stretch
 from ase_hmlp.model_io import Model, load_model
 from ase_hmlp.potential import Potential
+from ase_hmlp.simulate.build import scale_centres
 from ase_hmlp.training import fit
 from ase_hmlp.training.bond import fit_bond, projected_forces
 from ase_hmlp.training.config import PairSection, read_config
@@ -386,6 +388,47 @@ def test_baseline_families_must_exist(frames):
         estimator.fit(frames)
 
 
+def far_apart(frames):
+    """The same frames, their molecules out of each other's reach."""
+    out = []
+    for f in frames:
+        a = Atoms(f"H{f.n_atoms}", f.positions, cell=f.cell, pbc=True)
+        out.append(frame_from_atoms(label(scale_centres(a, 4.0), "far"), "Frame"))
+    return out
+
+
+def test_a_baseline_needs_contacts(frames):
+    """Few are enough, whatever else is among the families it is fitted to."""
+    estimator = HierarchicalPotential(PAIR, bond="quartic", baseline_groups=("far",))
+    with pytest.raises(DataError, match=r"within 2\.5 Å: see pair\.baseline_groups"):
+        estimator.fit([*frames[:20], *far_apart(frames[:4])])
+    closest = sorted(frames, key=lambda f: f.shortest_contact)
+    near = [replace(f, group="far") for f in closest[:2]]
+    alone = far_apart(frames[:1])[0]
+    estimator.fit([*frames[:20], *near, *150 * [alone]])
+    assert estimator.report_["baseline"]["strength"] > 0
+
+
+def test_a_baseline_that_attracts_is_refused(frames):
+    """As labels with the wrong sign do, but for the bonds."""
+    estimator = HierarchicalPotential(PAIR, bond="quartic", weights=WEIGHTS)
+    bond, _ = fit_bond(frames, "quartic", WEIGHTS)
+    alone = Potential(0.0, bond)
+    turned = []
+    for f in frames:
+        own = alone.evaluate(f.geometry(PAIR.cutoff)).forces
+        turned.append(replace(f, forces=2.0 * own - f.forces))
+    with pytest.raises(DataError, match="Molecules attract each other"):
+        estimator.fit(turned)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+def test_a_fit_without_a_solution_is_said_in_a_sentence(frames):
+    estimator = HierarchicalPotential(PAIR, bond="quartic", weights=Weights(1e-200, 0.01))
+    with pytest.raises(DataError, match="equations of the fit are not finite"):
+        estimator.fit(frames[:20])
+
+
 def test_deviations_grow_away_from_the_data(fitted, frames):
     potential = fitted.potential_
     seen = np.concatenate([potential.deviations(f.geometry(potential.cutoff)) for f in frames])
@@ -676,7 +719,7 @@ reach = {}
             "inputs = { charge = 1 }\naligned",
             r"inputs\.charge': .* 'density', .*'shell'",
         ),
-        ("aligned", "inputs = { shell = 0 }\naligned", r"inputs\.shell': .* greater than 0"),
+        ("aligned", "inputs = { shell = 0 }\naligned", r"inputs\.shell': .* greater than"),
         ("aligned", "inputs = { shell = inf }\naligned", r"inputs\.shell': .* finite"),
         ("aligned", "inputs = {}\naligned", r"key 'environment\.inputs': .* at least 1"),
         ("aligned", 'inputs = ["shell"]\naligned', r"key 'environment\.inputs': .* dictionary"),
@@ -693,6 +736,15 @@ reach = {}
         ("[fit]", '[split]\nscheme = "families"\ntest = ["gas"]\n[fit]', "names families"),
         ("[fit]", '[split]\nscheme = "families"\n[fit]', "some of the families"),
         ("[fit]", '[split]\nfitted = ["gas"]\n[fit]', "split.fitted names families"),
+        ("[fit]", "[fit]\nrandom_state = -1", r"fit\.random_state': .* equal to 0"),
+        ("[fit]", "[weights]\nenergy = 1e-200\n[fit]", r"weights\.energy': .* greater than"),
+        ("[fit]", "[weights]\nrelative = inf\n[fit]", r"weights\.relative': .* finite"),
+        ("aligned", "prior = 1e-200\naligned", r"environment\.prior': .* greater than"),
+        ("aligned", "linear_prior = 1e200\naligned", r"environment\.linear_prior': .* less than"),
+        ("aligned", "prior = inf\naligned", r"environment\.prior': .* finite"),
+        ("aligned", "stretch_width = inf\naligned", r"environment\.stretch_width': .* finite"),
+        ("aligned", "tolerance = 1e300\naligned", r"environment\.tolerance': .* less than 1"),
+        ("gaussians = [0.9, ", "gaussians = [nan, ", r"pair\.gaussians 1': .* finite"),
     ],
 )
 def test_bad_configurations(atoms, tmp_path, old, new, message):

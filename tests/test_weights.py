@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.units import GPa
 from toy_models import hcp
 
 from ase_hmlp.training.frames import frame_from_atoms
@@ -84,3 +85,14 @@ def test_each_part_has_its_own_error(frame):
     )
     heavy = dataclasses.replace(frame, weight=4.0)
     np.testing.assert_allclose(weights.sigma(heavy), 0.5 * weights.sigma(frame))
+
+
+def test_energy_and_stress_count_less_where_forces_are_strong(frame):
+    weights = Weights(energy=0.002, force=0.04, stress=0.4, relative=0.1)
+    rms = np.sqrt((frame.forces**2).mean())
+    more = np.sqrt(1.0 + (0.5 * 0.1 * rms / 0.04) ** 2)
+    assert more > 1.2  # a strong one
+    assert weights.strength(frame) == pytest.approx(more, rel=1e-12)
+    sigma = weights.sigma(frame)
+    assert sigma[0] == pytest.approx(0.002 * frame.n_atoms * more, rel=1e-12)
+    np.testing.assert_allclose(sigma[-6:], 0.4 * GPa * frame.volume * more, rtol=1e-12)

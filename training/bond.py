@@ -107,7 +107,7 @@ def fit_bond(
     -------
     bond : BondLevel
     scores : dict
-        Cross-validated root mean square error of dU/dr in standard errors, by form.
+        Cross-validated error of dU/dr in standard errors, by form: the root of the median square.
     """
     r, slope, sigma = projected_forces(frames, weights)
     lower, upper = (float(np.quantile(r, q)) for q in (margin / 10, 1 - margin / 10))

@@ -26,6 +26,10 @@ from ase_hmlp.training.weights import Weights
 #: Longest range (Å) of radial functions, and of overlaps, in a model file.
 MOST_CUTOFF, MOST_REACH = 50.0, 20.0
 
+#: What standard errors, priors and weights may be. The fit squares their ratios: far beyond, those
+#: have no digits left.
+Scale = Annotated[float, Field(ge=1e-12, le=1e12)]
+
 #: Families of environment fingerprints, by how their names begin.
 Family = Literal[
     "density",
@@ -66,7 +70,7 @@ class SourceSection(Section):
     files: list[str] = Field(min_length=1)
     name: str = ""
     zero: Literal["own", "shared"] = "own"
-    weight: PositiveFloat = 1.0
+    weight: Scale = 1.0
     families: list[str] = Field(default_factory=list)
     limits: Limits = Limits()
 
@@ -121,14 +125,14 @@ class SplitSection(Section):
 class WeightSection(Section):
     """Standard errors of the labels; see `Weights`."""
 
-    energy: PositiveFloat = 2.0
+    energy: Scale = 2.0
     """meV/atom"""
-    force: PositiveFloat = 40.0
+    force: Scale = 40.0
     """meV/Å"""
-    stress: PositiveFloat = 0.4
+    stress: Scale = 0.4
     """GPa"""
-    relative: float = Field(default=0.1, ge=0)
-    torque: PositiveFloat | None = None
+    relative: float = Field(default=0.1, ge=0, le=1e12)
+    torque: Scale | None = None
     """meV/Å; as force if not given"""
 
 
@@ -159,7 +163,7 @@ class RadialSection(Section):
     cutoff: PositiveFloat
     inner: PositiveFloat
     outer: PositiveFloat
-    linear_prior: PositiveFloat = 1.0
+    linear_prior: Scale = 1.0
 
     @model_validator(mode="after")
     def _ascends(self):
@@ -281,13 +285,13 @@ class EnvironmentSection(RadialSection):
     shells: list[PositiveFloat] = Field(min_length=N_SHELLS, max_length=N_SHELLS)
     shell_width: PositiveFloat
     representatives: int = Field(500, ge=0)
-    length_scale: PositiveFloat = 1.0
+    length_scale: Scale = 1.0
     whitening: float = Field(0.5, ge=0, le=1)
-    tolerance: PositiveFloat = 1e-3
-    stretch_width: float = Field(0.1, ge=0)
-    prior: PositiveFloat = 1.0
+    tolerance: float = Field(1e-3, gt=0, lt=1)
+    stretch_width: float = Field(0.1, ge=0, le=1e12)
+    prior: Scale = 1.0
     overlap: OverlapSection | None = None
-    inputs: dict[Family, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    inputs: dict[Family, Scale] = Field(
         default={"shell": 1.0, "axial": 0.3, "S": 0.15, "stretched": 0.15}, min_length=1
     )
     linear: list[Family] | None = Field(default=None, min_length=1)
@@ -319,7 +323,7 @@ class FitSection(Section):
     """Those there are beside the bond; none without the pair level."""
     joint: bool = True
     variance: bool = True
-    random_state: int = 0
+    random_state: int = Field(0, ge=0)
     """Draws the frames of the learning curve; nothing else is random."""
     learning_curve: PositiveInt = 4
     """Number of points of the learning curve, each half the frames of the next; 1 for none."""

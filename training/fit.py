@@ -314,6 +314,11 @@ class HierarchicalPotential(BaseEstimator):
 
         Only frames with close contacts count, if there are any: below the shortest of them
         nothing else acts.  The decay is scanned; the strength follows by least squares.
+
+        Raises
+        ------
+        DataError
+            If there are no contacts, or what they say is not that molecules repel each other.
         """
         spec = self.pair
         usable = [f for f in frames if not self.baseline_groups or f.group in self.baseline_groups]
@@ -331,7 +336,12 @@ class HierarchicalPotential(BaseEstimator):
         free[0] = True
         design = LinearDesign(potential.stretch, level, free, np.ones_like(level.coefficients))
         contacts = np.array([frame.shortest_contact for frame in usable])
-        limit = max(spec.baseline_contact, np.quantile(contacts, 0.02))
+        if np.isinf(contacts).all():
+            raise DataError(
+                "No frame that the baseline is fitted to has atoms of two molecules within 2.5 Å: "
+                "see pair.baseline_groups."
+            )
+        limit = max(spec.baseline_contact, _low_quantile(contacts))
         square, vector, matrix = 0.0, np.zeros(len(decays)), np.zeros(len(decays))
         for frame, contact in zip(usable, contacts, strict=True):
             if contact > limit:
@@ -345,6 +355,11 @@ class HierarchicalPotential(BaseEstimator):
             matrix += (rows**2).sum(axis=1)
         misfit = np.where(vector > 0, square - vector**2 / np.where(matrix > 0, matrix, 1), np.inf)
         best = int(misfit.argmin())
+        if not np.isfinite(misfit[best]):
+            raise DataError(
+                "Molecules attract each other in the frames with the closest contacts, by forces "
+                "without those of the bonds: no repulsive baseline can be fitted to them."
+            )
         strength = float(vector[best] / matrix[best])
         report["baseline"] = {"decay": float(decays[best]), "strength": strength}
         basis = RadialBasis(
@@ -555,6 +570,15 @@ def _free(terms: Sequence[str] | None, names: Sequence[str], coefficients) -> np
 def _of_family(name: str, family: str) -> bool:
     """Whether a fingerprint of the environment is of a family; a vector-axis one is no vector."""
     return name.startswith(family) and not name.startswith(f"{family}-")
+
+
+def _low_quantile(contacts: np.ndarray) -> float:
+    """Contact that one in fifty is shorter than; of the finite ones if they are not as many."""
+    with np.errstate(invalid="ignore"):
+        found = float(np.quantile(contacts, 0.02))
+    return (
+        found if np.isfinite(found) else float(np.quantile(contacts[np.isfinite(contacts)], 0.02))
+    )
 
 
 def _root_mean_square(sizes) -> np.ndarray:

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ase_hmlp._core.levels import MOST_COMPONENTS
+from ase_hmlp.errors import DataError
 from ase_hmlp.levels import KernelRegressor
 
 
@@ -203,8 +204,18 @@ class NormalEquations:
 
         The system is scaled to a unit diagonal and solved by Cholesky factorisation; jitter is
         added, ten times more at each try, until it is positive definite.
+
+        Raises
+        ------
+        DataError
+            If it is not finite, or no jitter helps.
         """
         system = self.matrix + penalty
+        if not (np.isfinite(system).all() and np.isfinite(self.vector).all()):
+            raise DataError(
+                "The equations of the fit are not finite: a prior, a weight or a label is out of "
+                "all proportion."
+            )
         diagonal = np.sqrt(np.diag(system))
         diagonal[diagonal == 0.0] = 1.0  # a coefficient no label depends on
         scaled = system / diagonal[:, None] / diagonal
@@ -213,10 +224,13 @@ class NormalEquations:
             try:
                 factor = cho_factor(scaled + jitter * np.eye(len(scaled)), lower=True)
                 break
-            except LinAlgError:
+            except LinAlgError as error:
                 jitter *= 10.0
                 if jitter > 1e-2:
-                    raise
+                    raise DataError(
+                        "The equations of the fit have no solution: priors or weights are out of "
+                        "all proportion."
+                    ) from error
         coefficients = cho_solve(factor, self.vector / diagonal) / diagonal
         return Solution(coefficients, jitter, factor, diagonal)
 
@@ -252,7 +266,8 @@ def predictive_variance(regressor: KernelRegressor, covariance, prior: float) ->
 class SparseKernelRidge(RegressorMixin, BaseEstimator):
     """Kernel ridge regression on representatives, with a linear plus a Gaussian kernel.
 
-    The regressor of the pair and orientation levels, on plain features and targets.
+    What the environment level is fitted with, on plain features and targets: no part of a training,
+    but what scikit-learn's contract of estimators and its searches are held against.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ from ase_hmlp.training.frames import frame_from_atoms, iterate_structures
 #: DFT's labels for snapshots of Phase I, in the package's data; see generate_ensembles.py there.
 FILE = "h2-pbe-ensembles.extxyz.xz"
 
-#: Fewer snapshots say nothing of a spread.
-FEWEST = 8
+#: Fewer snapshots say nothing of a spread, fewer walkers nothing of an error.
+FEWEST, FEWEST_WALKERS = 8, 3
 
 #: Reach of the quadrupoles, Å, and resamples of the bootstrap.
 CUTOFF, RESAMPLES = 8.0, 400
@@ -71,6 +71,8 @@ class Ensemble:
 class Average:
     """An average and its standard error over walkers, under three energies.
 
+    Errors are NaN with fewer than `FEWEST_WALKERS` walkers.
+
     Attributes
     ----------
     ensemble, observable, unit : str
@@ -93,8 +95,15 @@ class Average:
     reweighted: tuple[float, float]
 
     def to_dict(self) -> dict:
-        """Plain numbers and strings."""
-        return asdict(self)
+        """Plain numbers and strings; None for what is not a number."""
+
+        def plain(value):
+            return [plain(x) for x in value] if isinstance(value, tuple) else finite(value)
+
+        def finite(value):
+            return None if value != value else value
+
+        return {name: plain(value) for name, value in asdict(self).items()}
 
 
 def read_ensembles(path=None) -> list[Ensemble]:
@@ -178,6 +187,10 @@ def averages(ensemble: Ensemble, energies, seed: int = 0) -> list[Average]:
     d -= d.mean()
     weight = softmax(-d)
     draws = _resamples(ensemble.walker, np.random.default_rng(seed))
+    walkers = len(np.unique(ensemble.walker))
+    # Walkers that are drawn scatter about the mean of those that there are: by less than these do
+    # about the truth.
+    scale = np.sqrt(walkers / (walkers - 1)) if walkers >= FEWEST_WALKERS else np.nan
     rows = []
     for name, unit in OBSERVABLES.items():
         a = ensemble.observables[name]
@@ -188,7 +201,8 @@ def averages(ensemble: Ensemble, energies, seed: int = 0) -> list[Average]:
         )
         everything = np.arange(len(a))
         results = [
-            (float(f(everything)), float(np.std([f(k) for k in draws], ddof=1))) for f in kinds
+            (float(f(everything)), scale * float(np.std([f(k) for k in draws], ddof=1)))
+            for f in kinds
         ]
         rows.append(
             Average(

@@ -29,8 +29,8 @@ class Weights:
         Of what moves and stretches a molecule.
     stress : float, GPa
     relative : float
-        Share of a frame's forces (root mean square, and each part of a molecule's own) added to
-        each error.
+        This share of what moves, what stretches and what turns a molecule is added, in squares, to
+        the error of just that; those of a frame's energy and stress are multiplied by `strength`.
     torque : float, eV/Å
         Of what turns a molecule; as `force` if not given.
     """
@@ -42,13 +42,17 @@ class Weights:
     torque: float | None = None
 
     def force_sigma(self, frame: Frame) -> np.ndarray:
-        """Standard error of each force component (n, 3), eV/Å."""
+        """Standard error of each force component (n, 3), eV/Å, as the bond is fitted with."""
         own = np.linalg.norm(frame.forces, axis=1)
         sigma = np.hypot(self.force, self.relative * own) / np.sqrt(frame.weight)
         return np.repeat(sigma[:, None], 3, axis=1)
 
     def strength(self, frame: Frame) -> float:
-        """How many times larger than usual the errors of energy and stress are taken."""
+        """How many times larger than usual the errors of energy and stress are taken.
+
+        The root of 1 + s², where s is half of `relative` times the root mean square force of the
+        frame, in units of `force`.
+        """
         rms = np.sqrt((frame.forces**2).mean())
         return float(np.hypot(1.0, self.relative * rms / self.force * 0.5))
 

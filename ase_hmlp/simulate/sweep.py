@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import joblib
-from pydantic import Field, PositiveFloat, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError, field_validator
 
 from ase_hmlp.errors import ConfigError, HMLPError, OutputExistsError, RunError
 from ase_hmlp.files import write_whole
@@ -78,6 +78,17 @@ class SweepConfig(Section):
     grid: GridSection
     run: dict[str, Any]
     workers: WorkersSection = WorkersSection()
+
+    @field_validator("run")
+    @classmethod
+    def _tables(cls, run: dict[str, Any]) -> dict[str, Any]:
+        # Points fill them in before a run's own checks see them.
+        stages = run.get("stage", [])
+        if not (isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages)):
+            raise ValueError("stage must be tables, each of them [[run.stage]]")
+        if not isinstance(run.get("structure", {}), dict):
+            raise ValueError("structure must be a table, [run.structure]")
+        return run
 
 
 @dataclass(frozen=True)

@@ -57,29 +57,31 @@ def table(rows: list[Row]) -> list[str]:
 
 
 def check_folder(folder, overwrite: bool = False) -> Path:
-    """Refuse a folder that has a report already, before the work is done.
+    """Refuse a folder that has a report already, or is none, before the work is done.
 
     Raises
     ------
     OutputExistsError
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file, not a folder to write to.")
     if (folder / MARKDOWN).exists() and not overwrite:
         raise OutputExistsError(
             f"{folder} holds a comparison already: give another folder, or --overwrite."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def write_report(comparison: Comparison, folder) -> Path:
-    """Write ``comparison.md``, ``comparison.json`` and the pictures.
+    """Write ``comparison.md``, ``comparison.json`` and the pictures; makes the folder.
 
     Returns
     -------
     Path of the Markdown file.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, draw in PICTURES.items():
         draw(comparison).savefig(folder / name)
     numbers = {

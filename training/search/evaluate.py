@@ -109,7 +109,7 @@ class Evaluator:
             prepared = self._prepare(config)
             rows = error_table(predict_unseen(self.frames, config, prepared, self._progress))
             ratio, microseconds = self._time(config)
-        except (HMLPError, ValueError) as error:  # a matrix that is not definite is a ValueError
+        except (HMLPError, ValueError) as error:
             if not changes:
                 raise
             return Candidate(key, changes, failure=" ".join(str(error).split()))
