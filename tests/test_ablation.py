@@ -406,6 +406,16 @@ def test_bad_configuration_is_one_sentence(changes, words, atoms, tmp_path):
     assert not (tmp_path / "toy-ablation").exists()
 
 
+@pytest.mark.parametrize("name", ["ablation.txt", "ablation.csv", "ablation.png"])
+def test_files_of_others_are_not_replaced(atoms, tmp_path, name):
+    path = folder_with(tmp_path, atoms[:1])
+    (tmp_path / "toy-ablation").mkdir()
+    (tmp_path / "toy-ablation" / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match=rf"{name} is there already"):
+        ablate(path)
+    assert [p.read_text() for p in (tmp_path / "toy-ablation").iterdir()] == ["mine"]
+
+
 def test_a_foreign_record_is_refused(atoms, tmp_path):
     path = folder_with(tmp_path, atoms[:1])
     (tmp_path / "toy-ablation").mkdir()
