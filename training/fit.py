@@ -357,8 +357,8 @@ class HierarchicalPotential(BaseEstimator):
         best = int(misfit.argmin())
         if not np.isfinite(misfit[best]):
             raise DataError(
-                "Molecules attract each other in the frames with the closest contacts, by forces "
-                "without those of the bonds: no repulsive baseline can be fitted to them."
+                "In the frames with the closest contacts molecules attract each other, by what the "
+                "bond leaves of the forces: no repulsive baseline can be fitted to them."
             )
         strength = float(vector[best] / matrix[best])
         report["baseline"] = {"decay": float(decays[best]), "strength": strength}
