@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -18,7 +18,7 @@ from ase_hmlp.fingerprints import (
     quadrupole,
     shells,
 )
-from ase_hmlp.training.fit import LEVELS, HierarchicalPotential, KernelSpec, LevelSpec
+from ase_hmlp.training.fit import LEVELS, HierarchicalPotential, KernelSpec, LevelName, LevelSpec
 from ase_hmlp.training.limits import Limits
 from ase_hmlp.training.sections import Section, read_toml
 from ase_hmlp.training.weights import Weights
@@ -184,7 +184,7 @@ class RadialSection(Section):
         return functions
 
     @property
-    def _range(self) -> dict[str, float]:
+    def _range(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("cutoff", "inner", "outer", "linear_prior")}
 
 
@@ -305,32 +305,33 @@ class EnvironmentSection(RadialSection):
     def spec(self) -> KernelSpec:
         """The level as the fit wants it."""
         names = "length_scale whitening tolerance stretch_width prior".split()
+        numbers: dict[str, Any] = {name: getattr(self, name) for name in names}
         return KernelSpec(
             self.functions + gaussians([self.aligned]) + shells(self.shells, self.shell_width),
             **self._range,
             n_representatives=self.representatives,
             inputs={str(family): weight for family, weight in self.inputs.items()},
             linear=None if self.linear is None else tuple(self.linear),
-            overlap=self.overlap and self.overlap.basis(),
-            **{name: getattr(self, name) for name in names},
+            overlap=self.overlap.basis() if self.overlap else None,
+            **numbers,
         )
 
 
 class FitSection(Section):
     """How the coefficients are found; see `HierarchicalPotential`."""
 
-    levels: list[Literal["pair", "orientation", "environment"]] = Field(default=list(LEVELS))
+    levels: list[LevelName] = Field(default=list(LEVELS))
     """Those there are beside the bond; none without the pair level."""
     joint: bool = True
     variance: bool = True
-    random_state: int = Field(0, ge=0)
+    random_state: int = Field(default=0, ge=0)
     """Draws the frames of the learning curve; nothing else is random."""
     learning_curve: PositiveInt = 4
     """Number of points of the learning curve, each half the frames of the next; 1 for none."""
 
     @field_validator("levels")
     @classmethod
-    def _pair_first(cls, levels: list[str]) -> list[str]:
+    def _pair_first(cls, levels: list[LevelName]) -> list[LevelName]:
         if levels and "pair" not in levels:
             raise ValueError("the other levels need the pair level")
         return [level for level in LEVELS if level in levels]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -39,8 +39,10 @@ from ase_hmlp.training.kernel_ridge import (
 from ase_hmlp.training.rows import Design, EnvironmentDesign, LinearDesign
 from ase_hmlp.training.weights import Weights, targets
 
+LevelName = Literal["pair", "orientation", "environment"]
+
 #: The fingerprint levels in the order they are fitted.
-LEVELS = ("pair", "orientation", "environment")
+LEVELS: tuple[LevelName, ...] = ("pair", "orientation", "environment")
 
 #: Frames whose rows are in memory at a time.
 BATCH = 32
@@ -389,8 +391,12 @@ class HierarchicalPotential(BaseEstimator):
         kernel = None
         if self.environment is not None:
             overlap = self.environment.overlap
-            kernel = EnvironmentDesign(
-                held, self.environment.basis, None, np.zeros(0), overlap=overlap
+            kernel = EnvironmentDesign(  # of which nothing but fingerprints are asked
+                held,
+                self.environment.basis,
+                None,  # type: ignore[arg-type]
+                np.zeros(0),
+                overlap=overlap,
             )
 
         def seen(frame):
@@ -551,7 +557,7 @@ class HierarchicalPotential(BaseEstimator):
 
 def _fill(prepared: Prepared, edges, coefficients) -> Potential:
     """The potential with the coefficients known so far."""
-    changes = {
+    changes: dict[str, Any] = {
         name: design.with_coefficients(coefficients[first:last])
         for (name, design), first, last in zip(
             prepared.designs.items(), edges, edges[1:], strict=False

@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 from time import perf_counter, strftime
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +124,7 @@ def train_from_config(
         found.append(
             cached(
                 unfinished.fold(stamp, n),
-                lambda fold=fold: _predict_fold(config, prepared, fold, frames),
+                partial(_predict_fold, config, prepared, fold, frames),
             )
         )
     progress("held-out families", len(folds), len(folds))
@@ -142,7 +144,7 @@ def train_from_config(
             stage: [row.to_dict() for row in error_table(p)] for stage, p in held_out.items()
         },
         "learning_curve": curve,
-        "test_split": [row.to_dict() for row in error_table(on_tests)] if tests else [],
+        "test_split": [] if on_tests is None else [r.to_dict() for r in error_table(on_tests)],
         "reliability": reliability,
     }
     training = {
@@ -422,10 +424,10 @@ def _folds(frames, config: TrainingConfig) -> list[_Fold]:
         return _Fold(name, frozenset(held_out), np.flatnonzero(train), np.flatnonzero(test))
 
     if config.split.scheme == "families":
-        wanted = fold("test", config.split.test)
-        if not len(wanted.test) or not len(wanted.train):
+        only = fold("test", config.split.test)
+        if not len(only.test) or not len(only.train):
             raise ConfigError("split.test must name some of the families, not none and not all.")
-        return [wanted]
+        return [only]
     families = sorted(set(groups[~always].tolist()))
     if len(families) < 2:
         found = f"all frames are of {families[0]!r}" if families else "there is none"
@@ -455,11 +457,8 @@ def _parts(frames, config: TrainingConfig) -> list[tuple[str, str, int]]:
 
 def _usable(prepared: Prepared, fold: _Fold, innermost: int = 0) -> list:
     """Parts that a fit may use that knows nothing of a fold's families, from a shell inwards."""
-    return [
-        part
-        for part in prepared.parts
-        if not fold.held_out & set(part[:2]) and part[2] >= innermost
-    ]
+    parts: Iterable[Any] = prepared.parts  # as `_parts` has them
+    return [part for part in parts if not fold.held_out & set(part[:2]) and part[2] >= innermost]
 
 
 def _predict_fold(

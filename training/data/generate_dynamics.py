@@ -1004,14 +1004,14 @@ def print_ranges(path) -> None:
     for family, members in sorted(families.items()):
         count = Counter(split for split, _ in members)
         frames = [frame for _, frame in members]
-        atoms = [frame.n_atoms for frame in frames]
+        sizes = [frame.n_atoms for frame in frames]
         volumes = [frame.volume / frame.n_atoms for frame in frames]
         pressures = [frame.pressure for frame in frames]
         bonds = np.linalg.norm(np.vstack([frame.bond_vectors() for frame in frames]), axis=1)
         contacts = [frame.shortest_contact for frame in frames]
         largest = [np.linalg.norm(frame.forces, axis=1).max() for frame in frames]
         print(
-            f"{family:10s} {count['train']:5d} {count['test']:4d} {min(atoms):4d}-{max(atoms):3d} "
+            f"{family:10s} {count['train']:5d} {count['test']:4d} {min(sizes):4d}-{max(sizes):3d} "
             f"{min(volumes):6.2f}-{max(volumes):5.1f} {min(pressures):6.1f}-{max(pressures):6.1f} "
             f"{min(bonds):6.3f}-{max(bonds):6.3f} {min(contacts):5.2f}-{max(contacts):5.2f} "
             f"{np.median(largest):17.2f} {max(largest):6.2f}"

@@ -105,8 +105,8 @@ class SelectSection(Section):
 
     frames: PositiveInt = 40
     uncertainty: PositiveFloat | None = None
-    quantile: float = Field(0.99, gt=0, le=1)
-    separation: float = Field(1.0, gt=0)
+    quantile: float = Field(default=0.99, gt=0, le=1)
+    separation: float = Field(default=1.0, gt=0)
 
 
 class TrainSection(Section):

@@ -27,7 +27,7 @@ class FramesSection(Section):
 
     most: NonNegativeInt = 3
     apart: PositiveFloat = 1.0
-    family: str = Field("stability", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    family: str = Field(default="stability", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
     @field_validator("family")
     @classmethod
