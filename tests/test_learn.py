@@ -26,7 +26,7 @@ from toy_calculator import SlowToy, toy_model
 from toy_models import hcp, toy_potential
 
 from ase_hmlp import HMLP
-from ase_hmlp.cli import _rounds_table, main
+from ase_hmlp.cli import main
 from ase_hmlp.errors import ConfigError, LearningError, NotConvergedError, OutputExistsError
 from ase_hmlp.model_io import load_model, save_model
 from ase_hmlp.parallel import WorkersSection
@@ -34,6 +34,7 @@ from ase_hmlp.simulate.build import hcp as supercell_of_hcp
 from ase_hmlp.simulate.melt import CrystalOrder
 from ase_hmlp.training.append_only import RecordFile, split_frames, split_lines
 from ase_hmlp.training.cache import cached
+from ase_hmlp.training.commands import _rounds_table
 from ase_hmlp.training.evaluate import error_table, predict
 from ase_hmlp.training.frames import iterate_structures, read_frames
 from ase_hmlp.training.label import structure_digest

@@ -17,9 +17,10 @@ from toy_calculator import toy_model
 
 import ase_hmlp.training
 from ase_hmlp import HMLP
-from ase_hmlp.cli import _reweighting_table, main
+from ase_hmlp.cli import main
 from ase_hmlp.errors import DataError
 from ase_hmlp.model_io import save_model
+from ase_hmlp.training.model_commands import _reweighting_table
 from ase_hmlp.training.reweighting import (
     FEWEST,
     FILE,

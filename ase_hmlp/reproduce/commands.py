@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
+from ase_hmlp.commands import Noted, given_command
 from ase_hmlp.console import output_console
 
 #: What can be reproduced, and what it is; `ase_hmlp.reproduce.targets` has the rest.
@@ -18,22 +18,6 @@ TARGETS = {
     "fig5": "Fig. 5: energy of fp_EQQ in solid and liquid; two molecules in H, X and T.",
     "fig6": "Fig. 6: order parameter of Phase II against temperature.",
 }
-
-_ARGUMENTS = "ase_hmlp.reproduce.arguments"
-
-
-class Noted(click.Command):
-    """A command that remembers what it was given."""
-
-    def parse_args(self, ctx, args):
-        """Parse them, as click does."""
-        ctx.meta[_ARGUMENTS] = shlex.join([*ctx.command_path.split(), *args])
-        return super().parse_args(ctx, args)
-
-
-def given_command() -> str:
-    """The present command, of class `Noted`, as it was given."""
-    return click.get_current_context().meta[_ARGUMENTS]
 
 
 @click.group()
