@@ -643,6 +643,10 @@ def test_existing_model_is_not_replaced_unasked(run):
     assert result.model_path.read_bytes() == before
 
 
+def _never(*_):
+    raise AssertionError("nothing is predicted again")
+
+
 @pytest.mark.parametrize("stage", ["write_card", "save_model"])
 @pytest.mark.parametrize("before", [True, False])
 def test_a_run_killed_while_it_writes_goes_on(atoms, tmp_path, monkeypatch, stage, before):
@@ -663,7 +667,7 @@ def test_a_run_killed_while_it_writes_goes_on(atoms, tmp_path, monkeypatch, stag
         train_from_config(tmp_path / "toy.toml", tmp_path / "out")
     assert not (tmp_path / "out" / "toy.joblib").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(train, "_predict_fold", None)  # nothing is predicted again
+    monkeypatch.setattr(train, "_predict_fold", _never)
     result = train_from_config(tmp_path / "toy.toml", tmp_path / "out")
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["toy.joblib", "toy.md", "toy.png"]
