@@ -377,6 +377,17 @@ def test_files_of_others_are_not_replaced(atoms, tmp_path, name):
     assert [p.read_text() for p in path.with_suffix("").iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("text", ["mine", "mine\n"])
+def test_candidates_of_something_else_are_kept(atoms, tmp_path, text):
+    path = prepared_folder(tmp_path, atoms[:1])
+    path.with_suffix("").mkdir()
+    file = path.with_suffix("") / "candidates.jsonl"
+    file.write_text(text)
+    with pytest.raises(DataError, match=r"candidates.jsonl is of no search: line 1 is not"):
+        search_from_config(path)
+    assert file.read_text() == text
+
+
 def test_two_searches_in_one_folder_are_refused(atoms, tmp_path):
     path = prepared_folder(tmp_path, atoms[:1])
     path.with_suffix("").mkdir()

@@ -80,6 +80,20 @@ def split_lines(content: bytes) -> list[bytes]:
     return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
+def split_records(content: bytes) -> list[bytes]:
+    """Complete lines of a file of JSON objects, one a line.
+
+    Raises
+    ------
+    DataError
+        If a line, complete or not, begins with something else.
+    """
+    for n, line in enumerate(content.splitlines(), 1):
+        if not line.startswith(b"{"):
+            raise DataError(f"line {n} is not a record")
+    return split_lines(content)
+
+
 def split_frames(content: bytes) -> list[bytes]:
     """Complete frames of an extended XYZ file.
 

@@ -14,7 +14,6 @@ summary.json        inputs, model, versions, results, warnings, timings
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 import warnings
@@ -30,6 +29,7 @@ from ase.io import read, write
 
 from ase_hmlp.calculator import HMLP
 from ase_hmlp.errors import DomainError, DomainWarning, OutputExistsError
+from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import Model, model_hash
 from ase_hmlp.simulate import figures
 from ase_hmlp.simulate.averages import block_average, drift
@@ -321,7 +321,4 @@ def _finite(values: dict) -> dict:
 
 
 def _write_json(path: Path, data: dict) -> None:
-    """Write all of it or nothing."""
-    half_written = path.with_suffix(".partial")
-    half_written.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(half_written, path)
+    write_whole(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")

@@ -22,7 +22,7 @@ import tomli_w
 
 from ase_hmlp.errors import DataError
 from ase_hmlp.files import refuse_foreign, write_whole
-from ase_hmlp.training.append_only import RecordFile, split_lines
+from ase_hmlp.training.append_only import RecordFile, split_records
 from ase_hmlp.training.fit import Progress, silent
 from ase_hmlp.training.search import pareto, report
 from ase_hmlp.training.search.candidates import Judge
@@ -86,7 +86,11 @@ def search_from_config(path, output=None, progress: Progress = silent) -> Search
     config = folder / f"{base.config.name}-knee.toml"
     refuse_foreign(folder, [*report.FILES, config.name], RECORDS)
     folder.mkdir(parents=True, exist_ok=True)
-    with RecordFile(folder / RECORDS, split_lines) as records:
+    try:
+        file = RecordFile(folder / RECORDS, split_records)
+    except DataError as error:
+        raise DataError(f"{folder / RECORDS} is of no search: {error}.") from error
+    with file as records:
         evaluator = Evaluator(base, search.timing, folder, records, progress, search.every)
         findings = _search(search, base, evaluator, progress)
     write_whole(config, tomli_w.dumps(base.toml(findings.knee.changes, folder)))
