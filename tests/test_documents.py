@@ -50,6 +50,23 @@ def test_readme_counts_what_the_comparison_counts():
     assert f"At Gamma {sum(modes)} of {len(modes)} modes are within 5 %" in README
 
 
+def test_rounds_of_learning_are_what_their_reports_say():
+    folder = ROOT / "training" / "learning" / "h2-pbe"
+    shown = (folder / "README.md").read_text()
+    reports = sorted(folder.glob("round-*.md"))
+    assert len(reports) == 5
+    for number, path in enumerate(reports, 1):
+        report = path.read_text()
+        assert report.startswith(f"# Round {number}\n") and f"](round-{number:02d}.png)" in report
+        starts = re.findall(r"^\| \S+ \| (\d+) \| (\d+) \| \d+ \| [\d.]+ \| ", report, re.M)
+        runs, tripped = (sum(map(int, column)) for column in zip(*starts, strict=True))
+        uncertain, looked_at = re.search(r"(\d+) of (\d+) structures are above", report).groups()
+        (row,) = re.findall(rf"^\| \[{number}\]\({path.name}\) .*$", shown, re.M)
+        assert f"| {tripped} of {runs} | {uncertain} of {int(looked_at):,} | " in row
+    assert "Round 5 found nothing new." in report
+    assert f"in {runs} runs" in README and f"none of {int(looked_at):,} structures" in README
+
+
 def test_card_belongs_to_the_shipped_file():
     card = (SHIPPED / "h2-pbe.md").read_text()
     digest = hashlib.sha256((SHIPPED / "h2-pbe.joblib").read_bytes()).hexdigest()
