@@ -56,6 +56,9 @@ class KernelRegressor:
     prior : float
         Prior standard deviation of one molecule's energy, eV, times what makes deviations as large
         as errors of unseen frames.
+    exponent : float
+        Power of what is left of the prior standard deviation, in units of it, that deviations go
+        with, as errors of unseen frames do.
     """
 
     transform: np.ndarray
@@ -68,6 +71,7 @@ class KernelRegressor:
     stretch_width: float
     variance: np.ndarray | None = None
     prior: float = 0.0
+    exponent: float = 1.0
 
     def __getstate__(self):
         # The kernel's form has pointers: copies and pickles make their own.
@@ -110,11 +114,12 @@ class KernelRegressor:
         # k(x, x) of a Gaussian kernel that is known to vanish at y = 0.
         own = 1.0 - np.exp(-(y**2).sum(axis=1))
         explained = np.einsum("cs,st,ct->c", k, self.variance, k, optimize=True)
-        return self.prior * np.sqrt(np.clip(own - explained, 0.0, None))
+        left = np.sqrt(np.clip(own - explained, 0.0, None))
+        return self.prior * left**self.exponent
 
     def to_dict(self) -> dict:
         """Plain arrays and numbers, for the model file; of `variance` the lower half, by rows."""
-        names = (*_REGRESSOR_ARRAYS, "r0", "stretch_width", "prior")
+        names = (*_REGRESSOR_ARRAYS, "r0", "stretch_width", "prior", "exponent")
         half = None if self.variance is None else self.variance[np.tril_indices(len(self.alpha))]
         return {name: getattr(self, name) for name in names} | {"variance": half}
 

@@ -612,7 +612,10 @@ def _check_overlap(data: dict, where: str) -> None:
 
 def _check_regressor(data: dict, where: str) -> None:
     arrays = "transform linear linear_stretch representatives rep_bond alpha"
-    _keys(data, f"{arrays} r0 stretch_width variance prior", where)
+    numbers = "r0 stretch_width prior"
+    if "exponent" in data:  # files from before it lack it: it was 1
+        numbers += " exponent"
+    _keys(data, f"{arrays} {numbers} variance", where)
     for key in (*arrays.split(), "variance"):
         array = data[key]
         if key == "variance" and array is None:
@@ -635,7 +638,7 @@ def _check_regressor(data: dict, where: str) -> None:
             _require(
                 data[key].shape == shape, f"{where}: {key} has shape {data[key].shape}, not {shape}"
             )
-    for key in ("r0", "stretch_width", "prior"):
+    for key in numbers.split():
         _require(_number(data[key], f"{where} {key}") >= 0, f"{where}: {key} is negative")
 
 

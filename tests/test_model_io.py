@@ -486,6 +486,18 @@ def test_missing_keys_are_named(tmp_path, keys):
         load_model(tmp_path / "m.joblib")
 
 
+def test_files_from_before_the_exponent_have_one(tmp_path):
+    data = copy.deepcopy(toy_model().to_dict())
+    regressor = data["potential"]["environment"]["regressor"]
+    for value, expected in ((2.5, 2.5), (None, 1.0)):
+        regressor["exponent"] = value
+        if value is None:
+            del regressor["exponent"]
+        joblib.dump(data, tmp_path / "m.joblib", compress=3)
+        found = load_model(tmp_path / "m.joblib").potential.environment.regressor
+        assert found.exponent == expected
+
+
 @pytest.mark.parametrize("n", [53, 60, 62])
 def test_regressor_must_take_the_fingerprints_there_are(tmp_path, n):
     data = copy.deepcopy(toy_model().to_dict())

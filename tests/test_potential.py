@@ -725,4 +725,4 @@ def deviation(g, v, r):
         ]
     )
     own = 1.0 - np.exp(-(y @ y))
-    return g.prior * np.sqrt(max(own - k @ g.variance @ k, 0.0))
+    return g.prior * np.sqrt(max(own - k @ g.variance @ k, 0.0)) ** g.exponent

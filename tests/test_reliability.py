@@ -20,16 +20,16 @@ from ase_hmlp.training.reliability import GROUPS, TAIL, Reliability
 from ase_hmlp.training.train import _parts, train_from_config
 
 
-def drawn(scale=1.0, frames=400, atoms=4, seed=0):
-    """Errors that are normal with the deviations said, or `scale` times those."""
+def drawn(scale=1.0, frames=400, atoms=4, seed=0, power=1.0):
+    """Errors that are normal with the deviations said, or `scale` times those to a power."""
     rng = np.random.default_rng(seed)
     deviation = rng.uniform(1e-3, 1e-2, frames)
     of_atoms = rng.uniform(0.01, 0.1, frames * atoms)
     return Reliability(
-        np.abs(scale * deviation * rng.normal(size=frames)),
-        deviation,
+        np.abs(scale * deviation**power * rng.normal(size=frames)),
         np.abs(of_atoms * rng.normal(size=frames * atoms)),
         np.repeat(deviation, atoms),
+        np.repeat(np.arange(frames), atoms),
     )
 
 
@@ -38,11 +38,32 @@ def test_factor_is_that_of_the_errors(scale):
     """Four hundred frames say it to 1 / sqrt(800), three times that is allowed."""
     seen = drawn(scale)
     assert seen.factor == pytest.approx(scale, rel=3 / np.sqrt(800) * 1.2)
-    assert seen.scaled(seen.factor).factor == pytest.approx(1.0, rel=1e-12)
+    assert seen.calibrated(seen.factor).factor == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.6, 1.0, 2.5])
+def test_exponent_is_that_of_the_errors(power):
+    """Logarithms of uniform deviations from 1 to 10 spread by 0.59, each error tells that of its
+    deviation to sqrt(1/2): a standard error of sqrt(1/2) / (0.59 sqrt(400)) = 0.06, three times
+    that is allowed.
+    """
+    seen = drawn(30.0, power=power)
+    assert seen.exponent == pytest.approx(power, abs=0.18)
+    factor, exponent = seen.calibration
+    assert (exponent == 1.0) == (power == 1.0)
+    found = seen.calibrated(factor, exponent)
+    assert found.factor == pytest.approx(1.0, rel=1e-12) and found.exponent == 1.0
+    np.testing.assert_allclose(found.atom_deviation, factor * seen.atom_deviation**exponent)
+
+
+def test_few_frames_tell_of_no_exponent():
+    assert drawn(frames=8, power=1.5).exponent == 1.0
+    nothing = dataclasses.replace(drawn(), atom_deviation=np.zeros(1600))
+    assert nothing.exponent == 1.0 and np.isfinite(nothing.calibration).all()
 
 
 def test_scaling_touches_deviations_only():
-    seen, twice = drawn(), drawn().scaled(2.0)
+    seen, twice = drawn(), drawn().calibrated(2.0)
     np.testing.assert_array_equal(twice.frame_deviation, 2.0 * seen.frame_deviation)
     np.testing.assert_array_equal(twice.atom_deviation, 2.0 * seen.atom_deviation)
     np.testing.assert_array_equal(twice.energy_error, seen.energy_error)
@@ -82,6 +103,7 @@ def test_parts_are_put_together():
         np.testing.assert_array_equal(
             getattr(whole, name), np.concatenate([getattr(p, name) for p in parts])
         )
+    np.testing.assert_array_equal(whole.frame, np.repeat(np.arange(15), 4))
 
 
 def test_what_a_potential_expected_of_frames():
@@ -137,18 +159,21 @@ def test_shipped_deviations_are_as_large_as_errors_of_held_out_families(run):
         seen.append(Reliability.of(potential, inside, predict(potential, inside)))
     together = Reliability.concatenate(seen)
     record = result.model.errors["reliability"]
-    assert record["factor"] == pytest.approx(together.factor, rel=1e-6)
-    scaled = together.scaled(together.factor)
+    calibration = record["factor"], record["exponent"]
+    assert calibration == pytest.approx(together.calibration, rel=1e-6)
+    scaled = together.calibrated(*together.calibration)
     assert record["threshold"] == pytest.approx(scaled.threshold, rel=1e-6)
     assert result.model.uncertainty_threshold == record["threshold"]
     for name, column in scaled.table().items():
         assert record["unseen"][name] == pytest.approx(column, rel=1e-6)
-    # The shipped potential says the same times the factor, and energies as before.
+    # The shipped potential says the same to that power, and energies as before.
     whole = config.estimator().solve(prepared).potential_
     geometry = frames[3].geometry(whole.cutoff)
     shipped = result.model.potential
     np.testing.assert_allclose(
-        shipped.deviations(geometry), record["factor"] * whole.deviations(geometry), rtol=1e-6
+        shipped.deviations(geometry),
+        record["factor"] * whole.deviations(geometry) ** record["exponent"],
+        rtol=1e-6,
     )
     np.testing.assert_allclose(
         shipped.evaluate(geometry).forces, whole.evaluate(geometry).forces, rtol=0, atol=1e-9

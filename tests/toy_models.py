@@ -79,6 +79,7 @@ def toy_regressor(
         stretch_width=stretch_width,
         variance=0.2 * np.linalg.inv(gram + np.eye(representatives)),
         prior=0.05,
+        exponent=1.2,
     )
 
 

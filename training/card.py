@@ -95,14 +95,16 @@ def reliability_lines(reliability: dict) -> list[str]:
     """A Markdown table of errors against predicted deviations."""
     if not reliability:
         return []
+    exponent = reliability.get("exponent", 1.0)  # models from before it have none
+    power = f", to the power of {exponent:.1f}" if exponent != 1.0 else ""
     lines = [
         "",
         "## Predicted deviations",
         "",
         "Unseen frames and their atoms in order of predicted deviation, in groups of equally many; "
-        "root mean squares. Deviations are scaled as a whole so that those of frames (the mean "
-        "over their atoms) are as large as the errors of their energies; the calculator warns of "
-        f"atoms above {1e3 * reliability['threshold']:.1f} meV.",
+        f"root mean squares. Deviations are scaled as a whole{power}, so that those of frames (the "
+        "mean over their atoms) are as large as the errors of their energies; the calculator warns "
+        f"of atoms above {1e3 * reliability['threshold']:.1f} meV.",
     ]
     for key, title in (("unseen", "Held-out families"), ("test_split", "Test split")):
         if key not in reliability:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from ase_hmlp.potential import Potential
 from ase_hmlp.training.evaluate import Predictions
@@ -13,6 +14,10 @@ from ase_hmlp.training.frames import Frame
 
 #: Groups, of equally many, that frames and atoms are put into by their deviations.
 GROUPS = 8
+
+#: Powers of deviations among which is looked for the one that errors go with. A steeper one would
+#: promise more of the most certain frames than any label is good for.
+EXPONENTS = 0.25, 3.0
 
 #: The model warns of atoms less certain than all but this share of those in unseen frames.
 TAIL = 0.001
@@ -25,15 +30,15 @@ class Reliability:
     Attributes
     ----------
     energy_error : (frames,) absolute, eV/atom
-    frame_deviation : (frames,) mean over the atoms, eV
     force_error : (atoms,) length of the error of each force, eV/Å
     atom_deviation : (atoms,) eV
+    frame : (atoms,) index of each atom's frame
     """
 
     energy_error: np.ndarray
-    frame_deviation: np.ndarray
     force_error: np.ndarray
     atom_deviation: np.ndarray
+    frame: np.ndarray
 
     @classmethod
     def of(cls, potential: Potential, frames: Sequence[Frame], made: Predictions) -> Reliability:
@@ -42,25 +47,32 @@ class Reliability:
         forces = (made.forces[1] - made.forces[0]).reshape(-1, 3)
         return cls(
             np.abs(made.energy[1] - made.energy[0]),
-            np.array([d.mean() for d in deviations]),
             np.linalg.norm(forces, axis=1),
             np.concatenate(deviations),
+            made.frame_of_force[::3],
         )
 
     @classmethod
     def concatenate(cls, parts: Sequence[Reliability]) -> Reliability:
         """Several sets of frames as one."""
-        names = ("energy_error", "frame_deviation", "force_error", "atom_deviation")
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
-
-    def scaled(self, factor: float) -> Reliability:
-        """With all deviations times a factor."""
-        return Reliability(
-            self.energy_error,
-            factor * self.frame_deviation,
-            self.force_error,
-            factor * self.atom_deviation,
+        before = np.cumsum([0, *(len(p.energy_error) for p in parts[:-1])])
+        return cls(
+            np.concatenate([p.energy_error for p in parts]),
+            np.concatenate([p.force_error for p in parts]),
+            np.concatenate([p.atom_deviation for p in parts]),
+            np.concatenate([p.frame + n for p, n in zip(parts, before, strict=True)]),
         )
+
+    @property
+    def frame_deviation(self) -> np.ndarray:
+        """Mean over the atoms of each frame (frames,), eV."""
+        n = len(self.energy_error)
+        atoms = np.bincount(self.frame, minlength=n)
+        return np.bincount(self.frame, self.atom_deviation, minlength=n) / atoms
+
+    def calibrated(self, factor: float, exponent: float = 1.0) -> Reliability:
+        """With deviations to a power, times a factor (eV to the power of one less it)."""
+        return replace(self, atom_deviation=factor * self.atom_deviation**exponent)
 
     @property
     def factor(self) -> float:
@@ -74,6 +86,36 @@ class Reliability:
                 (self.energy_error**2).mean() / np.maximum(self.frame_deviation**2, 1e-30).mean()
             )
         )
+
+    @property
+    def exponent(self) -> float:
+        """The power of deviations that errors of energies go with.
+
+        The one of greatest likelihood if errors are normal and the factor is free. It is 1 unless
+        that says twice as much more of the frames as one more parameter says of none (Akaike).
+        """
+        found = minimize_scalar(self._surprise, bounds=EXPONENTS, method="bounded").x
+        frames = len(self.energy_error)
+        gain = frames * (self._surprise(1.0) - self._surprise(found))
+        return float(found) if gain > 2.0 else 1.0
+
+    @property
+    def calibration(self) -> tuple[float, float]:
+        """Factor and exponent that make deviations those of errors; see `calibrated`."""
+        exponent = self.exponent
+        size = self._size**-exponent  # so that powers are numbers of the order of one
+        return size * self.calibrated(size, exponent).factor, exponent
+
+    @property
+    def _size(self) -> float:
+        return float(np.maximum(self.atom_deviation, 1e-15).mean())
+
+    def _surprise(self, exponent: float) -> float:
+        """Negative logarithm of the likelihood, a frame, at the best factor; less a constant."""
+        relative = self.calibrated(self._size**-exponent, exponent).frame_deviation
+        relative = np.maximum(relative, 1e-15)
+        scale = np.sqrt(((self.energy_error / relative) ** 2).mean())
+        return float(np.log(np.maximum(scale * relative, 1e-300)).mean())
 
     @property
     def threshold(self) -> float:

@@ -485,17 +485,24 @@ def _calibrated(potential: Potential, seen) -> tuple[Potential, dict]:
     -------
     potential : Potential
     record : dict
-        ``factor``, ``threshold`` (eV) and ``unseen``, see `Reliability.table`; empty without
-        predictive variances.
+        ``factor`` and ``exponent``, see `Reliability.calibrated`, ``threshold`` (eV) and
+        ``unseen``, see `Reliability.table`; empty without predictive variances.
     """
     environment = potential.environment
     if None in seen or environment is None or environment.regressor.variance is None:
         return potential, {}
     together = Reliability.concatenate(seen)
-    factor = together.factor
-    regressor = replace(environment.regressor, prior=factor * environment.regressor.prior)
-    together = together.scaled(factor)
-    record = {"factor": factor, "threshold": together.threshold, "unseen": together.table()}
+    factor, exponent = together.calibration
+    # An atom's deviation is half of its molecule's.
+    prior = 2.0 * factor * (0.5 * environment.regressor.prior) ** exponent
+    regressor = replace(environment.regressor, prior=prior, exponent=exponent)
+    together = together.calibrated(factor, exponent)
+    record = {
+        "factor": factor,
+        "exponent": exponent,
+        "threshold": together.threshold,
+        "unseen": together.table(),
+    }
     return replace(potential, environment=replace(environment, regressor=regressor)), record
 
 
