@@ -574,8 +574,13 @@ temperature = 100
         ("threads = 1", "thread = 1", "unknown key 'thread'"),
         ("atoms = 8", "atmos = 8", "unknown key 'structure.atmos'"),
         ('phase = "P21c-8"', 'phase = "Cmca-4"', "no 'Cmca-4', but hcp, liquid"),
-        ('phase = "P21c-8"', 'file = "gone.cif"', "structure.file: there is no"),
+        ('phase = "P21c-8"\natoms = 8', 'file = "gone.cif"', "structure.file: there is no"),
         ('phase = "P21c-8"', "", "either phase or file"),
+        (
+            'phase = "P21c-8"',
+            'file = "a.extxyz"',
+            "atoms is for phases, not for a structure from a",
+        ),
         ("steps = 2", "", "either steps or time"),
         ("steps = 2", "steps = 2\ntime = 1.0", "either steps or time"),
         ("steps = 2", "steps = 0", "'stage 1.steps'"),
@@ -598,8 +603,12 @@ temperature = 100
         ),
         ('model = "{model}"', 'model = "h3"', "no model"),
         ("atoms = 8", "atoms = 8\nrelax = 'full'", "structure.pressure: it is needed"),
-        ('phase = "P21c-8"', 'file = "bad.toml"', "bad.toml has no format that ASE reads"),
-        ('phase = "P21c-8"', 'file = "bad.xyz"', "bad.xyz cannot be read as a structure: "),
+        ('phase = "P21c-8"\natoms = 8', 'file = "bad.toml"', "bad.toml has no format that ASE"),
+        (
+            'phase = "P21c-8"\natoms = 8',
+            'file = "bad.xyz"',
+            "bad.xyz cannot be read as a structure",
+        ),
     ],
 )
 def test_bad_configurations_are_one_sentence(model_file, tmp_path, old, new, words):

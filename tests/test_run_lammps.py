@@ -568,6 +568,20 @@ def test_ranks_or_a_command(model_file):
         settings(model_file, lammps={"ranks": 2, "command": ["srun", "lmp"]})
 
 
+def test_short_steps_for_bonds_are_ases(model_file, tmp_path):
+    config = tmp_path / "a.toml"
+    config.write_text(
+        f'model = "{model_file}"\n[structure]\nphase = "hcp"\n[dynamics]\nbond_steps = 4\n'
+        '[[stage]]\nensemble = "nvt"\nsteps = 2\ntemperature = 100\n'
+    )
+    result = CliRunner().invoke(main, ["run", str(config), "--engine", "lammps"])
+    assert result.exit_code == 2 and "need engine ase" in result.stderr
+    assert not (tmp_path / "a").exists()
+    ases = settings(model_file, engine="ase", dynamics={"bond_steps": 4})
+    with pytest.raises(ConfigError, match="need engine ase"):
+        Run(ases.model_copy(update={"engine": "lammps"}), tmp_path / "a", atoms=crystal())
+
+
 def test_ranks_are_lammpss(model_file, tmp_path):
     config = tmp_path / "a.toml"
     config.write_text(

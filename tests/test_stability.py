@@ -315,6 +315,13 @@ def test_the_command_killed_from_outside(tight, tmp_path):
     assert f"stability {config} -o {tmp_path / 'killed'}" in text
 
 
+def test_lammps_is_not_looked_at(tmp_path):
+    config = write_config(tmp_path, engine="lammps")
+    with pytest.raises(ConfigError, match=r"run.engine: every step is looked at"):
+        stability_from_config(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_report_of_what_there_is(tight, tmp_path):
     config, _ = tight
     with pytest.raises(ConfigError, match="no test of stability"):

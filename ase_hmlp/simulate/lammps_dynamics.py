@@ -8,7 +8,8 @@ same number of MPI processes.
 What comes back is in the units, the order of atoms and the orientation of the structure that the
 run began with; positions are not wrapped. LAMMPS wants cells triangular: the structure is turned to
 that at the start, and what LAMMPS gives is turned back. A cell that moves stays triangular there,
-where ASE's integrators move all nine numbers: the two differ by a rotation of everything.
+where ASE's integrators move all nine numbers: the two differ by a rotation of everything, and by
+the inertia of shears, see `ase_hmlp.simulate.lammps_script`.
 
 Where LAMMPS gives up on a structure, what is left is the last snapshot before that.
 

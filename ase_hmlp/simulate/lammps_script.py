@@ -9,10 +9,12 @@ npt, nose-hoover          ``fix npt``, ``iso`` or ``tri``
 ========================  ==========================================================================
 
 Characteristic times of thermostats and barostats mean the same as in ASE: both give the thermostat
-3 n kT t² and each direction of the cell (n + 1) kT t² of inertia; only the first of the barostat's
-own thermostats has kT t² here and 9 kT t² there. Thermostats count all 3 n degrees of freedom,
-which is not LAMMPS's own habit. Ramps are linear, step by step. The random thermostats get a seed
-for each segment, because restart files do not hold their state.
+3 n kT t² and each direction of the cell (n + 1) kT t² of inertia, but ASE moves two numbers of the
+cell for a shear where LAMMPS moves one, so that angles have twice the inertia here; and the first
+of the barostat's own thermostats has kT t² here and 9 kT t² there. The ensemble is the same.
+Thermostats count all 3 n degrees of freedom, which is not LAMMPS's own habit. Ramps are linear,
+step by step. The random thermostats get a seed for each segment, because restart files do not hold
+their state.
 """
 
 from __future__ import annotations
@@ -103,12 +105,13 @@ class Segment:
         return constant and (method.ensemble == "nve" or method.thermostat != "langevin")
 
 
-def check(method: Method, number: int) -> None:
+def check(method: Method, times: Times, number: int) -> None:
     """Refuse what LAMMPS cannot do.
 
     Parameters
     ----------
     method : Method
+    times : Times
     number : int
         Of the stage, from 1.
 
@@ -120,6 +123,10 @@ def check(method: Method, number: int) -> None:
         raise ConfigError(
             f"Stage {number}: engine lammps has npt with nose-hoover only, engine ase with "
             f"{method.thermostat} too."
+        )
+    if times.bond_steps > 1:
+        raise ConfigError(
+            "Short steps for bonds (dynamics.bond_steps) need engine ase: engine lammps has none."
         )
 
 

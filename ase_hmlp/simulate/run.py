@@ -111,7 +111,7 @@ class Run:
             check_atoms(atoms, config.stages, "The structure")
         if config.engine == "lammps":
             for number, stage in enumerate(config.stages, 1):
-                lammps_script.check(stage.method, number)
+                lammps_script.check(stage.method, config.dynamics.times, number)
 
     def attach(self, function: Callable[[Dynamics], None], interval: int = 1) -> None:
         """Call a function during the run.
@@ -584,9 +584,7 @@ def run_from_config(
     folder : Path
     """
     path = Path(path)
-    config = read_toml(path, RunConfig)
-    if engine is not None:
-        config = config.model_copy(update={"engine": engine})
+    config = read_toml(path, RunConfig, [f"engine = {json.dumps(engine)}"] if engine else [])
     if ranks is not None:
         if config.engine != "lammps":
             raise ConfigError("Ranks are for engine lammps; engine ase takes threads.")

@@ -96,6 +96,10 @@ def stability_points(config: StabilityConfig, where: str = "") -> list[Point]:
             strict=True,
         )
     ]
+    if points[0].config.engine == "lammps":
+        raise ConfigError(
+            f"{where}run.engine: every step is looked at, which LAMMPS leaves no room for; use ase."
+        )
     write = points[0].config.write
     if write.checkpoint_interval % write.sample_interval:
         raise ConfigError(
