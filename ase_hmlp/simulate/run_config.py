@@ -78,6 +78,13 @@ class StructureSection(Section):
     def _one_source(self):
         if (self.phase is None) == (self.file is None):
             raise ValueError("give either phase or file")
+        of_phases = ("atoms", "solid", "melt")
+        if self.relax in (None, "none"):
+            of_phases += ("pressure",)
+        for key in of_phases if self.file is not None else ():
+            if key in self.model_fields_set:
+                also = " (with relax)" if key == "pressure" else ""
+                raise ValueError(f"{key} is for phases{also}, not for a structure from a file")
         return self
 
 
