@@ -78,14 +78,17 @@ class StructureSection(Section):
     def _one_source(self):
         if (self.phase is None) == (self.file is None):
             raise ValueError("give either phase or file")
-        of_phases = ("atoms", "solid", "melt")
-        if self.relax in (None, "none"):
-            of_phases += ("pressure",)
-        for key in of_phases if self.file is not None else ():
-            if key in self.model_fields_set:
-                also = " (with relax)" if key == "pressure" else ""
-                raise ValueError(f"{key} is for phases{also}, not for a structure from a file")
+        if self.file is not None:
+            self._check_file()
         return self
+
+    def _check_file(self) -> None:
+        """Refuse what would do nothing."""
+        for key in ("atoms", "solid", "melt"):
+            if key in self.model_fields_set:
+                raise ValueError(f"{key} is for phases, not for a structure from a file")
+        if "pressure" in self.model_fields_set and self.relax in (None, "none"):
+            raise ValueError("pressure is what relax brings a structure from a file to: give both")
 
 
 class DynamicsSection(Section):
