@@ -581,6 +581,11 @@ temperature = 100
             'file = "a.extxyz"',
             "atoms is for phases, not for a structure from a",
         ),
+        (
+            'phase = "P21c-8"\natoms = 8',
+            'file = "a.extxyz"\npressure = 9.0',
+            "pressure is what relax brings",
+        ),
         ("steps = 2", "", "either steps or time"),
         ("steps = 2", "steps = 2\ntime = 1.0", "either steps or time"),
         ("steps = 2", "steps = 0", "'stage 1.steps'"),
