@@ -24,7 +24,7 @@ from ase_hmlp.cli import main
 from ase_hmlp.errors import ConfigError, HMLPError, OutputExistsError
 from ase_hmlp.model_io import save_model
 from ase_hmlp.reproduce import fig2, fig3b, fig4, fig5, fig6, quench, seed, table1
-from ase_hmlp.reproduce.folder import Reproduction, Wanted, select
+from ase_hmlp.reproduce.folder import MANIFEST, Reproduction, Wanted, select
 from ase_hmlp.reproduce.measurements import unit_cell
 from ase_hmlp.reproduce.points import equilibrium, first_frame, spectrum
 from ase_hmlp.reproduce.recipe import CANDIDATES, RECIPES, Recipe, SpectrumSection, with_phase_ii
@@ -242,6 +242,38 @@ def test_what_is_there_is_not_computed_again(whole):
     assert 0.6 < again.measured(phase_i(), "bonds")["mean bond length"].value < 0.9
 
 
+def test_a_model_may_move(tmp_path):
+    model = save_model(toy_model(), tmp_path / "toy.joblib")
+    folder, command = tmp_path / "r", "hmlp x table1"
+    point = equilibrium("hcp", 60.0, seed.PHASE_I, TINY, str(model))
+    wanted = [Wanted(point, ("eqq",))]
+    assert Reproduction.begin(folder, TINY, str(model), command).run(wanted, workers=1) == []
+    (tmp_path / "elsewhere").mkdir()
+    moved = model.rename(tmp_path / "elsewhere" / "other.joblib")
+    again = Reproduction.begin(folder, TINY, str(moved), command)
+    wanted = [Wanted(equilibrium("hcp", 60.0, seed.PHASE_I, TINY, again.model), ("eqq",))]
+    assert again.run(wanted, workers=1) == []
+    assert Reproduction.open(folder).model == str(moved)
+
+
+def test_nothing_is_noted_where_a_point_is_refused(whole):
+    before = (whole.folder / MANIFEST).read_bytes()
+    made = Reproduction.begin(whole.folder, TINY, MODEL, "hmlp y table1")
+    config = phase_i().config.model_copy(update={"seed": 12345})
+    other = dataclasses.replace(phase_i(), config=config)
+    with pytest.raises(OutputExistsError, match="seed is"):
+        made.run([Wanted(other, ("eqq",))], workers=1)
+    assert (whole.folder / MANIFEST).read_bytes() == before
+
+
+def test_killed_in_the_first_write_it_begins_anew(tmp_path):
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / f".{MANIFEST}.1.part").write_text('{"comm')
+    made = Reproduction.begin(folder, TINY, MODEL, "hmlp x table1")
+    assert Reproduction.open(folder).commands == made.commands == ["hmlp x table1"]
+
+
 def test_averages_begin_behind_the_equilibration(whole):
     record = json.loads((whole.folder / "measured" / phase_i().name / "eqq.json").read_text())
     # 0.03 ps of 5 fs frames before; 0.1 ps averaged over, both ends included.
@@ -328,7 +360,10 @@ def test_the_traceback_of_an_error_can_be_seen(command, tmp_path):
 # ---------------------------------------------------------------- tables by hand
 
 
-def finished_by_hand(made, point, eqq, error, status="finished", verdict="solid"):
+OLD = {"ase_hmlp": "0.0.1", "ase": "3.20.0"}
+
+
+def finished_by_hand(made, point, eqq, error, status="finished", verdict="solid", versions=OLD):
     """A point as if it had been run and measured."""
     averages = {
         "volume_A3_per_atom": {"mean": 2.5, "error": 0.01},
@@ -346,6 +381,8 @@ def finished_by_hand(made, point, eqq, error, status="finished", verdict="solid"
     folder = made.path(point)
     folder.mkdir(parents=True)
     (folder / run_folder.SUMMARY).write_text(json.dumps(summary))
+    run = {"record": {}, "sessions": [{"versions": versions}]}
+    (folder / run_folder.RUN).write_text(json.dumps(run))
     shells = [Quantity(f"shell {k}", eqq * s, 0.1, "") for k, s in ((1, 0.7), (2, 0.2), (3, 0.1))]
     series = Table("eqq", (Column("time_ps", np.arange(2.0), "t"),))
     quantities = (Quantity("<EQQ>", eqq, error, "meV/molecule"), *shells)
@@ -365,9 +402,15 @@ def by_hand(tmp_path):
     finished_by_hand(made, phase_i(100.0), -80.0, 1.0)
     finished_by_hand(made, equilibrium("P21c-8", 80.0, 50.0, TINY, MODEL), -65.0, 0.7)
     finished_by_hand(
-        made, equilibrium("liquid", 20.0, 580.0, TINY, MODEL), -6.0, 0.2, verdict="liquid"
+        made,
+        equilibrium("liquid", 20.0, 580.0, TINY, MODEL),
+        -6.0,
+        0.2,
+        verdict="liquid",
+        versions=OLD | {"ase_hmlp": "0.0.2"},
     )
-    finished_by_hand(made, phase_i(20.0), -1.0, 0.1, status="failed")
+    newest = OLD | {"ase_hmlp": "9.9"}
+    finished_by_hand(made, phase_i(20.0), -1.0, 0.1, status="failed", versions=newest)
     return made
 
 
@@ -398,7 +441,10 @@ def test_table_1_by_hand(by_hand):
     assert "-32.00 ± 0.50" in text and "0.889 ± 0.014" in text
     assert "hcp-20GPa-150K: failed." in text
     assert "Command: hmlp reproduce table1 --recipe tiny" in text
-    assert by_hand.model_sha256 in text and "ase_hmlp" in text and seed.CITATION in text
+    assert by_hand.model_sha256 in text and seed.CITATION in text
+    # Of the runs behind the numbers, whoever reports.
+    versions = [line for line in text.splitlines() if line.startswith("Versions")]
+    assert sorted(versions) == [f"Versions: ase_hmlp 0.0.{k}, ase 3.20.0." for k in (1, 2)]
 
 
 def test_numbers_are_never_cut_off(by_hand):
@@ -416,7 +462,7 @@ def test_report_is_written_and_says_what_it_was_made_with(by_hand):
     record = json.loads(paths[0].read_text())
     assert record["inputs"]["model"]["sha256"] == by_hand.model_sha256
     assert record["inputs"]["recipe"]["atoms"] == 32
-    assert record["inputs"]["versions"]["ase"]
+    assert "ase_hmlp 0.0.1, ase 3.20.0" in record["inputs"]["versions"]
     assert record["inputs"]["commands"] == ["hmlp reproduce table1 --recipe tiny"]
     assert record["tables"]["table1"]["eqq_meV"][1] is None
     table1.report(by_hand).save(by_hand.folder)  # a newer report replaces it

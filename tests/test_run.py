@@ -516,6 +516,35 @@ def test_another_model_of_the_same_name_is_refused(tmp_path):
         start(model, tmp_path / "run").run()
 
 
+def test_files_of_the_same_content_may_move(tmp_path):
+    model = save_model(toy_model(), tmp_path / "toy.joblib")
+    write(tmp_path / "start.extxyz", crystal())
+    folder, stage = tmp_path / "run", STAGES[3:4]
+
+    def run(model, file):
+        structure = {"file": str(file), "relax": "none"}
+        return Run(settings(model, stage=stage, structure=structure), folder)
+
+    run(model, tmp_path / "start.extxyz").run()
+    model = model.rename(tmp_path / "other.joblib")
+    file = (tmp_path / "start.extxyz").rename(tmp_path / "moved.extxyz")
+    assert run(model, file).run()["status"] == "finished"
+    write(file, crystal().repeat((1, 1, 2)))
+    with pytest.raises(OutputExistsError, match="structure_sha256"):
+        run(model, file).run()
+
+
+def test_what_a_killed_write_left_is_removed(model_file, tmp_path):
+    folder = tmp_path / "run"
+    interrupted(model_file, folder, 6)
+    part = folder / f".{run_folder.CHECKPOINT}.1.part"
+    part.write_bytes(b"PK")
+    assert start(model_file, folder).summary is None
+    assert part.exists()  # only looked at
+    start(model_file, folder).run()
+    assert not list(folder.glob(".*.part"))
+
+
 def test_settings_may_change_until_the_structure_is_made(model_file, tmp_path):
     structure = {"phase": "P21c-8", "atoms": 8}
     with pytest.raises(ConfigError, match=r"structure\.pressure"):

@@ -383,6 +383,32 @@ def test_another_model_and_time(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / RECORD).read_text()) == record
 
 
+def test_a_model_may_move(tmp_path):
+    model = shipped(tmp_path / "m.joblib", contact=3.0)
+    config = write_config(tmp_path)
+    before = stability_from_config(config, model=model, command="one")
+    moved = model.rename(tmp_path / "other.joblib")
+    after = stability_from_config(config, model=moved, command="two")
+    assert after.already == 1 and after.outcomes == before.outcomes
+    record = json.loads((after.folder / RECORD).read_text())
+    assert record["model"]["name"] == str(moved) and record["commands"] == ["one", "two"]
+
+
+def test_what_ran_nothing_is_not_noted(tmp_path):
+    model = shipped(tmp_path / "m.joblib", contact=3.0)
+    config = write_config(tmp_path)
+    folder = stability_from_config(config, model=model).folder
+    record = (folder / RECORD).read_bytes()
+    moved = model.rename(tmp_path / "other.joblib")
+    with pytest.raises(OutputExistsError, match="stage"):
+        stability_from_config(config, model=moved, time=0.02)
+    assert (folder / RECORD).read_bytes() == record
+    workers = {"workers": {"workers": 2, "backend": "nowhere"}}
+    with pytest.raises(ConfigError):
+        stability_from_config(write_config(tmp_path, workers), model=moved)
+    assert (folder / RECORD).read_bytes() == record
+
+
 @pytest.mark.parametrize(
     ("changes", "run", "words"),
     [

@@ -98,7 +98,8 @@ def wanted(recipe: Recipe, model: str) -> list[Wanted]:
 def report(reproduction: Reproduction) -> Report:
     """Frequencies against pressure, from whatever points are finished."""
     found = []
-    for w in wanted(reproduction.recipe, reproduction.model):
+    asked = wanted(reproduction.recipe, reproduction.model)
+    for w in asked:
         vibron = reproduction.measured(w.point, "vibron")
         if w.parent is None or vibron is None:
             continue
@@ -115,7 +116,7 @@ def report(reproduction: Reproduction) -> Report:
                 vibron.tables["vibron"],
             )
         )
-    return make_report(found, provenance(reproduction))
+    return make_report(found, provenance(reproduction, asked))
 
 
 def _of(measured: Measured | None, name: str) -> Quantity:

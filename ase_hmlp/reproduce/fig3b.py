@@ -70,7 +70,8 @@ def wanted(recipe: Recipe, model: str) -> list[Wanted]:
 def report(reproduction: Reproduction) -> Report:
     """Scaled pair distributions, from whatever points are finished."""
     found = []
-    for w in wanted(reproduction.recipe, reproduction.model):
+    asked = wanted(reproduction.recipe, reproduction.model)
+    for w in asked:
         rdf = reproduction.measured(w.point, "rdf")
         if rdf is None:
             continue
@@ -85,7 +86,7 @@ def report(reproduction: Reproduction) -> Report:
                 peak.error,
             )
         )
-    return make_report(found, provenance(reproduction))
+    return make_report(found, provenance(reproduction, asked))
 
 
 def make_report(found: list[Scaled], inputs: dict) -> Report:

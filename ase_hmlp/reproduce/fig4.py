@@ -77,7 +77,8 @@ def wanted(recipe: Recipe, model: str) -> list[Wanted]:
 def report(reproduction: Reproduction) -> Report:
     """Pair distributions of both phases, from whatever points are finished."""
     found = []
-    for w in wanted(reproduction.recipe, reproduction.model):
+    asked = wanted(reproduction.recipe, reproduction.model)
+    for w in asked:
         rdf, bonds = (reproduction.measured(w.point, name) for name in ("rdf", "bonds"))
         summary = reproduction.summary(w.point)
         if rdf is None or bonds is None or summary is None:
@@ -96,7 +97,7 @@ def report(reproduction: Reproduction) -> Report:
                 rdf.tables["rdf"],
             )
         )
-    return make_report(found, provenance(reproduction))
+    return make_report(found, provenance(reproduction, asked))
 
 
 def checks(found: list[Packing]) -> list[Check]:

@@ -125,7 +125,8 @@ def crossing(curves: dict[str, np.ndarray], separations=SEPARATIONS) -> float:
 def report(reproduction: Reproduction) -> Report:
     """Shares of fp_EQQ from whatever points are finished, and the dimers."""
     found = []
-    for w in wanted(reproduction.recipe, reproduction.model):
+    asked = wanted(reproduction.recipe, reproduction.model)
+    for w in asked:
         measured = reproduction.measured(w.point, FINGERPRINTS)
         if measured is not None and FP_EQQ in measured.quantities:
             p = w.point
@@ -133,7 +134,7 @@ def report(reproduction: Reproduction) -> Report:
     curves = {name: np.full(len(SEPARATIONS), math.nan) for name in ARRANGEMENTS}
     if reproduction.has_its_model:
         curves = dimer_energies(reproduction.model)
-    return make_report(found, curves, provenance(reproduction))
+    return make_report(found, curves, provenance(reproduction, asked))
 
 
 def checks(found: list[Share], curves: dict[str, np.ndarray]) -> list[Check]:

@@ -172,7 +172,8 @@ def checks(found: list[Transition]) -> list[Check]:
 
 def report(reproduction: Reproduction) -> Report:
     """O against temperature, from whatever points are finished."""
-    return make_report(orders(reproduction), provenance(reproduction))
+    asked = wanted(with_phase_ii(reproduction.recipe, CANDIDATES), reproduction.model)
+    return make_report(orders(reproduction), provenance(reproduction, asked))
 
 
 def make_report(found: list[Order], inputs: dict) -> Report:

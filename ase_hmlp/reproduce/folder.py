@@ -1,7 +1,7 @@
 """The folder of a reproduction: runs, measurements, reports, and what they are all made with.
 
 ===================  ==============================================================================
-reproduction.json    recipe, model and its hash, versions, every command that was given
+reproduction.json    recipe, model and its hash, every command that was given
 points/NAME          a run; see `ase_hmlp.simulate.run_folder`
 starts/NAME.extxyz   where the run at constant energy NAME-nve starts
 measured/NAME        what was measured in a run: JSON, CSV, PNG each
@@ -34,7 +34,7 @@ from ase_hmlp.reproduce.points import NVE, STARTS, first_frame
 from ase_hmlp.reproduce.recipe import Recipe
 from ase_hmlp.sections import validate
 from ase_hmlp.simulate import run_folder
-from ase_hmlp.simulate.run import versions
+from ase_hmlp.simulate.point_folders import refuse_other_runs
 from ase_hmlp.simulate.sweep import POINTS, Point, run_points, steps_done
 
 MANIFEST = "reproduction.json"
@@ -102,7 +102,7 @@ class Reproduction:
     def begin(
         cls, folder: str | Path, recipe: Recipe, model: str, command: str = ""
     ) -> Reproduction:
-        """Begin one, or go on with what is there.
+        """Begin one, or go on with what is there, where `run` notes model and command.
 
         Parameters
         ----------
@@ -125,7 +125,8 @@ class Reproduction:
             model = str(Path(model).resolve())
         if folder.exists() and not folder.is_dir():
             raise OutputExistsError(f"{folder} is a file, not a folder to write to.")
-        if folder.is_dir() and any(folder.iterdir()):
+        # One that was killed before it wrote anything leaves hidden files only.
+        if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
             made = cls.open(folder)
             if made.recipe != recipe:
                 raise OutputExistsError(
@@ -138,13 +139,17 @@ class Reproduction:
                     f"{made.model_sha256[:12]}, not {sha256[:12]}: name another folder."
                 )
             made.model = model
+            made._note(command)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             made = cls(folder, recipe, model, sha256)
-        if command and command not in made.commands:
-            made.commands.append(command)
-        made._write()
+            made._note(command)
+            made._write()
         return made
+
+    def _note(self, command: str) -> None:
+        if command and command not in self.commands:
+            self.commands.append(command)
 
     @classmethod
     def open(cls, folder: str | Path) -> Reproduction:
@@ -185,7 +190,6 @@ class Reproduction:
             "commands": self.commands,
             "recipe": self.recipe.model_dump(mode="json"),
             "model": {"name": self.model, "sha256": self.model_sha256},
-            "versions": versions(),
         }
 
     # ------------------------------------------------------------ what is there
@@ -216,6 +220,11 @@ class Reproduction:
             return model_hash(self.model) == self.model_sha256
         except ModelFileError:
             return False
+
+    def versions(self, wanted: Sequence[Wanted]) -> list[str]:
+        """What the finished ones of some points were computed with, each set of versions once."""
+        points = [p for w in wanted for p in (w.point, w.parent) if p is not None]
+        return run_folder.versions_of(self.path(p) for p in points if self.finished(p))
 
     def finished(self, point: Point) -> bool:
         """Whether a point ran to its end."""
@@ -253,11 +262,21 @@ class Reproduction:
         -------
         list of str
             What went wrong, a sentence each.
+
+        Raises
+        ------
+        OutputExistsError
+            If a point's folder holds a run with other settings; then nothing is noted.
         """
         section = WorkersSection(workers=workers)
         parents = {w.parent.name: w.parent for w in wanted if w.parent is not None}
         first = {w.point.name: w.point for w in wanted if w.parent is None} | parents
         problems: list[str] = []
+        started = [
+            w.point for w in wanted if w.parent is not None and self._start_path(w.parent).exists()
+        ]
+        refuse_other_runs([*first.values(), *started], self.folder, self.folder)
+        self._write()
 
         def go(points: list[Point]) -> None:
             rows, _ = run_points(points, self.folder, self.folder, section, retry_failed, progress)
@@ -311,9 +330,12 @@ class Reproduction:
                 measuring(done, len(ended))
         return problems
 
+    def _start_path(self, parent: Point) -> Path:
+        return self.folder / STARTS / f"{parent.name}.extxyz"
+
     def _start(self, parent: Point) -> None:
         """The end of a run, in the mean cell of its last stage."""
-        path = self.folder / STARTS / f"{parent.name}.extxyz"
+        path = self._start_path(parent)
         if path.exists():
             return
         start = first_frame(parent.config)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ase_hmlp.analysis.result import Column, Quantity, Result, Table, with_error
 from ase_hmlp.files import write_whole
-from ase_hmlp.reproduce.folder import Reproduction
+from ase_hmlp.reproduce.folder import Reproduction, Wanted
 from ase_hmlp.reproduce.seed import CITATION
 
 #: Width of sentences, characters; tables of numbers are as wide as they need to be.
@@ -180,9 +180,9 @@ def measured(name: str, quantities: Iterable[Quantity]) -> Column:
     return Column(name, numbers(q.value for q in some), name, numbers(q.error for q in some))
 
 
-def provenance(reproduction: Reproduction) -> dict:
-    """What a report is made with, for its ``inputs``."""
-    return reproduction.record | {"seed": CITATION}
+def provenance(reproduction: Reproduction, wanted: Sequence[Wanted]) -> dict:
+    """What a report is made with, for its ``inputs``; versions are those of the runs."""
+    return reproduction.record | {"versions": reproduction.versions(wanted), "seed": CITATION}
 
 
 def _provenance(name: str, inputs: dict) -> list[str]:
@@ -192,14 +192,13 @@ def _provenance(name: str, inputs: dict) -> list[str]:
     own = [f"Command: {c}" for c in inputs["commands"] if f" {name} " in f"{c} "]
     # Those of other tables and figures may have run points of this one.
     others = [f"Points by: {c}" for c in inputs["commands"]]
-    spelled = ", ".join(f"{name} {version}" for name, version in inputs["versions"].items())
     return [
         "",
         f"Recipe {recipe['name']}: at least {recipe['atoms']} atoms, "
         f"{recipe['settling'] + recipe['equilibration']:g} ps before and "
         f"{recipe['production']:g} ps averaged over.",
         f"Model {Path(model['name']).name}, SHA-256 {model['sha256']}.",
-        f"Versions: {spelled}.",
+        *(f"Versions: {versions}." for versions in inputs["versions"]),
         *(own or [*others, f"Command: hmlp reproduce report FOLDER {name}"]),
         f"Seed: {inputs['seed']}.",
     ]

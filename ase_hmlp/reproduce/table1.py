@@ -188,7 +188,8 @@ def report(reproduction: Reproduction) -> Report:
         if e.point.phase == COOLED
         and (measured := reproduction.measured(e.point, QUENCH)) is not None
     }
-    return make_report(found, provenance(reproduction), quenched)
+    asked = [Wanted(e.point, ()) for e in found]
+    return make_report(found, provenance(reproduction, asked), quenched)
 
 
 def make_report(

@@ -25,6 +25,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -190,8 +191,15 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 stream = opened.enter_context((self.path / LOCK).open("w"))
                 lock(stream, self.path)
+                self._remove_unfinished()
             self._compare(record)
             self._closing = opened.pop_all()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what a killed process was about to put in the place of whole files."""
+        for folder in (self.path, self.path / LAMMPS):
+            for part in folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
 
     def _compare(self, record: dict[str, Any]) -> None:
         path = self.path / RUN
@@ -200,10 +208,10 @@ class RunFolder:
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            before = found["record"]
-        except (ValueError, KeyError, TypeError) as error:
+            before = _deciding(found["record"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputExistsError(f"{path} is not of a run: name another folder.") from error
-        different = _difference(before, json.loads(json.dumps(record)))
+        different = _difference(before, _deciding(json.loads(json.dumps(record))))
         if not (self.path / CHECKPOINT).exists():
             return  # its structure was never made: nothing to lose
         self.run = found
@@ -262,6 +270,19 @@ def plain(value):
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+def _deciding(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without the places of files whose content it has the hashes of.
+
+    Here and not where records are made: those of folders written before name the places, too.
+    """
+    config = dict(record.get("config", {}))
+    if "model_sha256" in record:
+        config.pop("model", None)
+    if "structure_sha256" in record and isinstance(config.get("structure"), dict):
+        config["structure"] = {k: v for k, v in config["structure"].items() if k != "file"}
+    return record | {"config": config}
+
+
 def _difference(before, now, where: str = "") -> str:
     """The first difference between two records, in words; empty if there is none."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -284,6 +305,23 @@ def _difference(before, now, where: str = "") -> str:
 def _short(value) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def versions_of(folders: Iterable[Path]) -> list[str]:
+    """What runs were computed with: "name version, ..." of all their sessions, each set once.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+        Of runs; those without a run are passed over.
+    """
+    found: dict[str, None] = {}
+    for folder in folders:
+        path = folder / RUN
+        if path.exists():
+            for session in json.loads(path.read_text(encoding="utf-8"))["sessions"]:
+                found[", ".join(f"{k} {v}" for k, v in session["versions"].items())] = None
+    return list(found)
 
 
 def header(times: Times, interval: int, molecules: np.ndarray) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from ase_hmlp.errors import ConfigError, OutputExistsError
 from ase_hmlp.files import write_whole
 from ase_hmlp.model_io import available_models, load_model, model_hash
 from ase_hmlp.sections import read_toml
-from ase_hmlp.simulate import run_folder as names
-from ase_hmlp.simulate.sweep import POINTS, Point, check_folder, run_points
+from ase_hmlp.simulate.point_folders import refuse_other_runs
+from ase_hmlp.simulate.run_folder import versions_of
+from ase_hmlp.simulate.sweep import POINTS, check_folder, run_points
 from ase_hmlp.training.label import extxyz_text
 from ase_hmlp.training.stability.config import StabilityConfig, stability_points
 from ase_hmlp.training.stability.frames import worth_labelling
@@ -121,7 +122,9 @@ def stability_from_config(
     already = 0
     commands = _commands(folder, sha256)
     if not report_only:
+        refuse_other_runs(points, folder, path.parent)
         # Noted before the runs: one that is killed shall be in the report, too.
+        before = (folder / RECORD).read_text(encoding="utf-8") if commands else None
         noted = commands if command in commands else [*commands, command]
         _note(folder, name, sha256, noted)
         try:
@@ -136,7 +139,7 @@ def stability_from_config(
                 Watching(config.frames.apart),
             )
         except (ConfigError, OutputExistsError):  # it ran nothing
-            _note(folder, name, sha256, commands)
+            _restore(folder, before)
             raise
         commands = noted
         reasons = {p.name: row.reason for p, row in zip(points, rows, strict=True)}
@@ -155,7 +158,9 @@ def stability_from_config(
         )
         for point in points
     ]
-    provenance = Provenance(loaded, sha256, _versions(points, folder), commands)
+    provenance = Provenance(
+        loaded, sha256, versions_of(folder / POINTS / p.name for p in points), commands
+    )
     paths = write_report(points, outcomes, folder, provenance)
     if frames:
         paths.append(write_whole(folder / FRAMES, "".join(map(extxyz_text, frames))))
@@ -183,12 +188,9 @@ def _note(folder: Path, model: str, sha256: str, commands: list[str]) -> None:
     write_whole(folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def _versions(points: list[Point], folder: Path) -> list[str]:
-    """Of every session of every run, each set once."""
-    found: dict[str, None] = {}
-    for point in points:
-        path = folder / POINTS / point.name / names.RUN
-        if path.exists():
-            for session in json.loads(path.read_text(encoding="utf-8"))["sessions"]:
-                found[", ".join(f"{k} {v}" for k, v in session["versions"].items())] = None
-    return list(found)
+def _restore(folder: Path, before: str | None) -> None:
+    """Undo a `_note`."""
+    if before is None:
+        (folder / RECORD).unlink(missing_ok=True)
+    else:
+        write_whole(folder / RECORD, before)
