@@ -876,7 +876,8 @@ def test_two_processes_build_once(tmp_path):
     compiler.chmod(0o755)
     env = {**os.environ, "CXX": str(compiler), "HMLP_PLUGIN_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "ase_hmlp.cli", "lammps"]
-    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    started = {"env": env, "cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **started) for _ in "ab"]
     folders = {process.communicate()[0] for process in both}
     assert len(folders) == 1 and os.path.isfile(os.path.join(folders.pop().strip(), plugin.PLUGIN))
     assert counter.read_text() == "x\n"
