@@ -87,10 +87,10 @@ def search_from_config(path, output=None, progress: Progress = silent) -> Search
     refuse_foreign(folder, [*report.FILES, config.name], RECORDS)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        file = RecordFile(folder / RECORDS, split_records)
+        opened = RecordFile(folder / RECORDS, split_records)
     except DataError as error:
         raise DataError(f"{folder / RECORDS} is of no search: {error}.") from error
-    with file as records:
+    with opened as records:
         evaluator = Evaluator(base, search.timing, folder, records, progress, search.every)
         findings = _search(search, base, evaluator, progress)
     write_whole(config, tomli_w.dumps(base.toml(findings.knee.changes, folder)))
