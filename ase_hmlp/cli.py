@@ -19,7 +19,7 @@ from ase_hmlp.training.model_commands import ablate, compare, evaluate, info, re
 
 _DEBUG = "ase_hmlp.debug"
 
-
+#: All of them; those of groups are in `click.Group.commands`.
 COMMANDS = (
     *(demo, run, sweep, analyse, reproduce),
     *(train, label, import_frames, learn, search),

@@ -13,6 +13,7 @@ from toy_models import hcp, toy_potential
 from ase_hmlp import HMLP
 from ase_hmlp.errors import DomainWarning
 from ase_hmlp.model_io import load_model, save_model
+from ase_hmlp.training.card import reliability_lines
 from ase_hmlp.training.config import read_config
 from ase_hmlp.training.evaluate import Predictions, predict
 from ase_hmlp.training.frames import frame_from_atoms, read_frames
@@ -199,6 +200,18 @@ def test_card_shows_deviations_against_errors(run):
     for text, table in ((held_out, record["unseen"]), (tests, record["test_split"])):
         row = [f"{1e3 * column[0]:.1f}" for column in table.values()]
         assert sorted(row) == sorted(text.split("| 1 | ")[1].split(" |\n")[0].split(" | "))
+
+
+@pytest.mark.parametrize(
+    "record, words",
+    [
+        ({"exponent": 2.5}, "scaled as a whole, to the power of 2.5, so that"),
+        ({"exponent": 1.0}, "scaled as a whole, so that"),
+        ({}, "scaled as a whole, so that"),  # as in models from before there were exponents
+    ],
+)
+def test_card_says_the_power(record, words):
+    assert words in "\n".join(reliability_lines({"threshold": 0.004, **record}))
 
 
 def test_without_variances_there_is_no_threshold(tmp_path):

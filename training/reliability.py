@@ -19,6 +19,9 @@ GROUPS = 8
 #: promise more of the most certain frames than any label is good for.
 EXPONENTS = 0.25, 3.0
 
+#: Logarithm of the likelihood that another power has to add: twice what Akaike asks of a parameter.
+WORTH_A_PARAMETER = 2.0
+
 #: The model warns of atoms less certain than all but this share of those in unseen frames.
 TAIL = 0.001
 
@@ -91,13 +94,13 @@ class Reliability:
     def exponent(self) -> float:
         """The power of deviations that errors of energies go with.
 
-        The one of greatest likelihood if errors are normal and the factor is free. It is 1 unless
-        that says twice as much more of the frames as one more parameter says of none (Akaike).
+        The one of greatest likelihood if errors are normal and the factor is free, or 1 if that is
+        less likely by no more than `WORTH_A_PARAMETER`.
         """
         found = minimize_scalar(self._surprise, bounds=EXPONENTS, method="bounded").x
         frames = len(self.energy_error)
         gain = frames * (self._surprise(1.0) - self._surprise(found))
-        return float(found) if gain > 2.0 else 1.0
+        return float(found) if gain > WORTH_A_PARAMETER else 1.0
 
     @property
     def calibration(self) -> tuple[float, float]:
