@@ -73,7 +73,7 @@ constexpr int N_FINGERPRINTS = 2 * N_DENSITIES + N_OF_A_RANK + N_ALIGNED + 2 * N
 constexpr int MAX_FINGERPRINTS = 268; /* of a regressor */
 constexpr int MAX_COMPONENTS = 64;   /* compressed components a kernel sees */
 constexpr int MAX_POLYNOMIAL = 12;   /* coefficients of a polynomial bond */
-constexpr int REP_BLOCK = 16;        /* representatives are padded to a multiple of this */
+constexpr int REP_BLOCK = 32;        /* representatives are padded to a multiple of this */
 
 /* Four numbers that are worked on together. */
 typedef double v4 __attribute__((vector_size(32)));

@@ -460,24 +460,25 @@ HMLP_KERNEL double regressor_energy(const Regressor& m, const double* v, double 
   for (int first = 0; first < m.n_representatives; first += REP_BLOCK) {
     const double* block = m.representatives + static_cast<std::size_t>(first) * n;
     const double *norm = m.rep_norm + first, *alpha = m.alpha + first;
-    v4 a = -half_norm - load(norm), b = -half_norm - load(norm + 4);
-    v4 c = -half_norm - load(norm + 8), d = -half_norm - load(norm + 12);
+    /* Eight sums, for each has to wait for its last term. */
+    v4 e[REP_BLOCK / 4];
+    for (int k = 0; k < REP_BLOCK / 4; ++k) e[k] = -half_norm - load(norm + 4 * k);
     for (int q = 0; q < n; ++q) {
       const double* row = block + q * REP_BLOCK;
-      a += y[q] * load(row);
-      b += y[q] * load(row + 4);
-      c += y[q] * load(row + 8);
-      d += y[q] * load(row + 12);
+      for (int k = 0; k < REP_BLOCK / 4; ++k) e[k] += y[q] * load(row + 4 * k);
     }
-    a = load(alpha) * vector_exp(a);
-    b = load(alpha + 4) * vector_exp(b);
-    c = load(alpha + 8) * vector_exp(c);
-    d = load(alpha + 12) * vector_exp(d);
-    total += (a + b) + (c + d);
+    for (int k = 0; k < REP_BLOCK / 4; ++k) {
+      e[k] = load(alpha + 4 * k) * vector_exp(e[k]);
+      total += e[k];
+    }
     for (int q = 0; q < n; ++q) {
       const double* row = block + q * REP_BLOCK;
-      partial[q] +=
-          (a * load(row) + b * load(row + 4)) + (c * load(row + 8) + d * load(row + 12));
+      v4 even{}, odd{};
+      for (int k = 0; k < REP_BLOCK / 4; k += 2) {
+        even += e[k] * load(row + 4 * k);
+        odd += e[k + 1] * load(row + 4 * k + 4);
+      }
+      partial[q] += even + odd;
     }
   }
   double energy = sum(total);

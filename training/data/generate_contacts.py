@@ -12,7 +12,9 @@ repulsive wall allows, nor what a lone molecule or a lone pair does. This script
     (0.60 to 4.5 Å), and in the H, X, T and L arrangements at fixed centre separations;
 ``pushed``
     bulk frames of the seed set in which one molecule has been pushed along a random direction
-    until its shortest contact to another molecule is between 0.72 and 1.25 Å.
+    until its shortest contact to another molecule is between 0.72 and 1.25 Å; and the densest of
+    them, pushed towards the nearest one, to between 0.60 and 0.90 Å (``contacts/headlong``): what
+    a potential fitted without takes for the way down on the other side of a wall of 4 eV.
 
 Every frame carries the integer array ``partner``: the index of the atom each atom is bonded to.
 Contacts can be shorter than bonds here, so no reader should guess that from distances.
@@ -60,12 +62,14 @@ TRANSVERSE = 7.0  # width of a pair's box across the separation, Å
 PADDING = 6.5  # length of a pair's box beyond the centre separation, Å
 
 # Stream numbers: part of every frame's random seed, so never renumber them.
-STREAMS = {"molecule": 0, "dimer": 1, "pushed": 2}
+STREAMS = {"molecule": 0, "dimer": 1, "pushed": 2, "headlong": 3}
 BONDS = np.concatenate(
     [np.linspace(0.50, 0.66, 9), np.linspace(0.68, 0.84, 17), np.linspace(0.87, 1.15, 10)]
 )
 N_DIMER = 200
 N_PUSHED = 130
+N_HEADLONG = 32
+DENSE = 2.0  # Å³/atom
 ARRANGEMENTS = "HXTL"
 # L is end to end: its contact is R minus a bond, hence the later start.
 SEPARATIONS = {name: np.geomspace(1.4 if name == "L" else 1.2, 6.0, 10) for name in ARRANGEMENTS}
@@ -310,7 +314,34 @@ def lattice_images(atoms, reach):
     return grid @ np.asarray(atoms.cell)
 
 
-def make_pushed(parents, index, rng, max_push=4.0):
+def nearest_centre(parent, vectors, one, images):
+    """Find the direction from a molecule's centre to the nearest other one's.
+
+    Parameters
+    ----------
+    parent : ase.Atoms
+        Periodic frame.
+    vectors : numpy.ndarray
+        Vector from each atom to its partner, in Å.
+    one : int
+        An atom of the molecule.
+    images : numpy.ndarray
+        Lattice vectors that may matter.
+
+    Returns
+    -------
+    numpy.ndarray
+        A unit vector.
+    """
+    centres = parent.positions + vectors / 2
+    apart = (centres[:, None] + images[None] - centres[one]).reshape(-1, 3)
+    lengths = np.linalg.norm(apart, axis=1)
+    own = lengths < 1e-6  # of both of the molecule's atoms
+    nearest = np.argmin(np.where(own, np.inf, lengths))
+    return apart[nearest] / lengths[nearest]
+
+
+def make_pushed(parents, index, rng, headlong=False, max_push=4.0):
     """Push one molecule of a bulk frame against another.
 
     Parameters
@@ -321,6 +352,8 @@ def make_pushed(parents, index, rng, max_push=4.0):
         Number of the frame: decides the volume and whether the molecule is re-oriented.
     rng : numpy.random.Generator
         Source of everything else.
+    headlong : bool, optional
+        Towards the nearest molecule, to shorter contacts; else in any direction.
     max_push : float, optional
         Longest displacement in Å; a direction with no contact until then is drawn again.
 
@@ -329,13 +362,14 @@ def make_pushed(parents, index, rng, max_push=4.0):
     ase.Atoms
         The frame, with ``info["contact"]``, and the parent's name in ``info["parent"]``.
     """
-    quantile = (van_der_corput(index) + rng.uniform() / N_PUSHED) % 1.0
+    number = N_HEADLONG if headlong else N_PUSHED
+    quantile = (van_der_corput(index) + rng.uniform() / number) % 1.0
     parent = parents[int(quantile * len(parents))]
     partner, vectors = bonded_partners(parent)
     images = lattice_images(parent, max_push + 3.0)
     while True:
         # Drawn again each time: in a dense parent every molecule may be closer than 1.25 Å.
-        contact = rng.uniform(0.72, 1.25)
+        contact = rng.uniform(0.60, 0.90) if headlong else rng.uniform(0.72, 1.25)
         one = int(rng.integers(len(parent)))
         two = int(partner[one])
         atoms = parent.copy()
@@ -344,7 +378,7 @@ def make_pushed(parents, index, rng, max_push=4.0):
         if index % 2:
             axis = np.linalg.norm(axis) * random_direction(rng)
         moved = np.array([centre - axis / 2, centre + axis / 2])
-        push = random_direction(rng)
+        push = nearest_centre(parent, vectors, one, images) if headlong else random_direction(rng)
 
         # The molecule's own images travel with it: their distance is fixed beforehand.
         own = (moved[None, :, None] + images[:, None, None]) - moved[None, None]
@@ -412,6 +446,7 @@ def build_jobs(parents):
     def stream(group, index):
         return np.random.default_rng([SEED, STREAMS[group], index])
 
+    dense = [atoms for atoms in parents if atoms.get_volume() / len(atoms) < DENSE]
     # A fixed shuffle, for the first few molecules should not all be the shortest.
     shuffled = np.random.default_rng([SEED, 99])
     kinds = {
@@ -431,6 +466,14 @@ def build_jobs(parents):
         "pushed": [
             (f"contacts/pushed/{i}", "pushed", make_pushed(parents, i, stream("pushed", i)))
             for i in range(N_PUSHED)
+        ],
+        "headlong": [
+            (
+                f"contacts/headlong/{i}",
+                "pushed",
+                make_pushed(dense, i, stream("headlong", i), headlong=True),
+            )
+            for i in range(N_HEADLONG)
         ],
     }
     jobs = []
