@@ -520,7 +520,9 @@ def bad_files(model, tmp_path_factory):
     body = content.index(b"\n", content.index(b"\n") + 1) + 1
     (folder / "truncated.hmlp").write_bytes(content[:-100])
     (folder / "header.hmlp").write_bytes(content[:20])
-    (folder / "damaged.hmlp").write_bytes(content[: body + 5000] + b"7" + content[body + 5001 :])
+    at = body + 5000
+    other = b"8" if content[at : at + 1] == b"7" else b"7"
+    (folder / "damaged.hmlp").write_bytes(content[:at] + other + content[at + 1 :])
     (folder / "foreign.hmlp").write_bytes(b"# a spline table\n" + content[:100])
     (folder / "empty.hmlp").write_bytes(b"")
     for name, schema in (("schema", SCHEMA + 1), ("old", SCHEMA - 1)):

@@ -3,7 +3,7 @@
 
 Thermal frames never show a potential what happens when two molecules come closer than the
 repulsive wall allows, nor what a lone molecule or a lone pair does. This script builds about
-400 frames which do, in three groups (``info["group"]``):
+440 frames which do, in three groups (``info["group"]``):
 
 ``molecule``
     the isolated molecule, bond lengths from 0.50 to 1.15 Å in a cubic box of 8 Å;
@@ -13,8 +13,8 @@ repulsive wall allows, nor what a lone molecule or a lone pair does. This script
 ``pushed``
     bulk frames of the seed set in which one molecule has been pushed along a random direction
     until its shortest contact to another molecule is between 0.72 and 1.25 Å; and the densest of
-    them, pushed towards the nearest one, to between 0.60 and 0.90 Å (``contacts/headlong``): what
-    a potential fitted without takes for the way down on the other side of a wall of 4 eV.
+    them, pushed towards the nearest one, to between 0.60 and 0.90 Å (``contacts/headlong``):
+    fits without them have a barrier of 4 to 5 eV there, in place of a wall.
 
 Every frame carries the integer array ``partner``: the index of the atom each atom is bonded to.
 Contacts can be shorter than bonds here, so no reader should guess that from distances.
