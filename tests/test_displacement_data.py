@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import units
 
 from ase_hmlp.molecules import molecules_of
 from ase_hmlp.training.data import generate_displacements as generator
+from ase_hmlp.training.data import generate_dynamics
 from ase_hmlp.training.data.generate_dynamics import bonds_of
+from ase_hmlp.training.fidelity.crystals import DISPLACEMENT, modes
 from ase_hmlp.training.fidelity.reference import PRESSURES
 from ase_hmlp.training.frames import iterate_structures
 
@@ -25,6 +28,35 @@ def minima():
 @pytest.fixture(scope="module")
 def plan():
     return generator.plan()
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return list(iterate_structures(COMMITTED))
+
+
+@pytest.fixture(scope="module")
+def one_atom(committed):
+    return [atoms for atoms in committed if atoms.info["trajectory"].startswith("one-atom")]
+
+
+def shift_of(frame, minimum):
+    """Displacements, Å, without translations of the cell."""
+    shift = frame.positions - minimum.positions
+    return shift - (shift @ np.linalg.inv(frame.cell.array)).round() @ frame.cell.array
+
+
+def linear_shift_of(frame, minimum):
+    """The same before molecules were turned: bonds grow as they turn, as displacements add up."""
+    molecules = molecules_of(frame.arrays["partner"])
+    shift = shift_of(frame, minimum)
+    before, bonds = bonds_of(minimum, molecules), bonds_of(frame, molecules)
+    axes = before / np.linalg.norm(before, axis=1)[:, None]
+    squares = (bonds**2).sum(axis=1) / (bonds * axes).sum(axis=1)
+    linear = bonds * (squares / np.linalg.norm(bonds, axis=1))[:, None]
+    for side, column in ((-0.5, 0), (0.5, 1)):
+        shift[molecules[:, column]] += side * (linear - bonds)
+    return shift
 
 
 def test_every_phase_has_displacements_to_fit_and_some_to_test(plan, minima):
@@ -48,8 +80,7 @@ def test_molecules_are_displaced_by_as_much_as_said(plan, minima):
         np.testing.assert_allclose(frame.cell.array, minimum.cell.array, atol=1e-6)
         molecules = molecules_of(frame.arrays["partner"])
         before, after = bonds_of(minimum, molecules), bonds_of(frame, molecules)
-        shift = frame.positions - minimum.positions
-        shift -= (shift @ np.linalg.inv(frame.cell.array)).round() @ frame.cell.array
+        shift = shift_of(frame, minimum)
         # Half a bond moves the other way round at either end.
         shift = (shift[molecules[:, 0]] + shift[molecules[:, 1]]) / 2
         moved.append(shift)
@@ -74,14 +105,66 @@ def test_a_snapshot_is_the_same_however_many_there_are(monkeypatch):
         np.testing.assert_array_equal(frame.positions, full[frame.info["source"]].positions)
 
 
-def test_committed_frames_are_those_of_the_plan(plan):
-    planned = {frame.info["source"]: frame for frame in plan}
-    committed = list(iterate_structures(COMMITTED))
-    assert {atoms.info["source"] for atoms in committed} == set(planned)
+def test_one_atom_is_displaced_at_a_time(one_atom, minima):
+    assert {atoms.info["pressure"] for atoms in one_atom}.isdisjoint(PRESSURES)
+    for frame in one_atom:
+        lengths = np.linalg.norm(shift_of(frame, minima[frame.info["parent"]]), axis=1)
+        assert np.sort(lengths)[:-1] == pytest.approx(0.0, abs=2e-6)
+        assert lengths.max() == pytest.approx(DISPLACEMENT, abs=2e-6)
+
+
+def test_soft_modes_have_the_energies_asked_for(committed, one_atom, minima):
+    """Of each frame: its displacements in DFT's modes, and what DFT says of its energy."""
+    along = [atoms for atoms in committed if atoms.info["trajectory"].startswith("along")]
+    assert len(along) == generator.N_SOFT * len({atoms.info["pressure"] for atoms in along})
+    shares, stiff, ratios = [], [], []
+    for frame in along:
+        minimum = minima[frame.info["parent"]]
+        gamma = modes(minimum, [a for a in one_atom if a.info["parent"] == minimum.info["source"]])
+        mass = np.sqrt(minimum.get_masses())[:, None]
+        q = np.real(gamma.vector).T @ (mass * linear_shift_of(frame, minimum)).ravel()
+        omega = 2 * np.pi * 100 * units._c * gamma.frequency / units.second
+        limit, temperature = generator.SOFT[int(frame.info["source"].rsplit("/", 1)[1]) % 4]
+        soft = (gamma.frequency > 1.0) & (gamma.frequency < limit)
+        energies = 0.5 * (omega * q)[soft] ** 2
+        shares.extend(2.0 * energies / (units.kB * temperature))
+        stiff.extend(q[~soft])
+        found = frame.get_potential_energy() - minimum.get_potential_energy()
+        if temperature == min(t for _, t in generator.SOFT):
+            ratios.append(found / energies.sum())
+    # Squares of some thousand standard normal numbers.
+    assert np.mean(shares) == pytest.approx(1.0, abs=5 * np.sqrt(2.0 / len(shares)))
+    assert np.max(np.abs(stiff)) < 1e-5
+    # At 40 K the crystal is nearly harmonic.
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.1)
+
+
+def test_committed_frames_are_those_of_the_plan(committed):
+    planned = {frame.info["source"]: frame for frame in generator.whole_plan(committed)}
+    assert [atoms.info["source"] for atoms in committed] == list(planned)
     for atoms in committed:
         frame = planned[atoms.info["source"]]
-        np.testing.assert_allclose(atoms.positions, frame.positions, atol=1e-6)
+        np.testing.assert_allclose(atoms.positions, frame.positions, atol=2e-6)
         assert atoms.info["split"] == frame.info["split"]
         assert atoms.info["group"] == "displaced"
         assert "Quantum ESPRESSO" in atoms.info["label"] and "PBE" in atoms.info["label"]
         assert "mesh_error" in atoms.info
+
+
+def test_what_is_packed_is_not_labelled_again(tmp_path, committed, monkeypatch):
+    """Only what is new, or moved, goes to the labeller; what is packed stays to the last digit."""
+    asked = []
+
+    def label(frames, output, *_, **__):
+        asked.extend(frame.info["source"] for frame in frames)
+        output.write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate_dynamics, "label_frames", label)
+    output = tmp_path / "some.extxyz"
+    generate_dynamics.write_packed([atoms.copy() for atoms in committed[:3]], tmp_path / "some.extxyz.xz")
+    plan = [atoms.copy() for atoms in committed[:5]]
+    plan[1].positions[0] += 0.01
+    with pytest.raises(KeyboardInterrupt):
+        generate_dynamics.label_and_pack(plan, output, object(), 1)
+    assert asked == [plan[k].info["source"] for k in (1, 3, 4)]

@@ -23,7 +23,7 @@ from ase_hmlp._core.levels import ISOLATED
 from ase_hmlp._core.rows import fingerprint_jacobian
 from ase_hmlp.levels import EnvironmentLevel, OrientationLevel
 from ase_hmlp.potential import Potential
-from ase_hmlp.training.kernel_ridge import gram
+from ase_hmlp.training.kernel_ridge import NormalEquations, gram
 from ase_hmlp.training.rows import NUGGET, EnvironmentDesign, LinearDesign, bond_jacobian
 
 POTENTIAL = toy_potential(e0=0.0)
@@ -365,7 +365,10 @@ def test_first_column_of_linear_rows(name):
 
 @pytest.mark.parametrize("stretch_width", [0.05, 0.0])
 def test_each_block_of_environment_rows_by_itself(stretch_width):
-    """Sums of v, of (r - r0) v, but of overlaps, and of k(y, y_s, r) - k(0, y_s, r)."""
+    """Sums of v, of (r - r0) v, but of overlaps, and of k(y, y_s, r) - k(0, y_s, r).
+
+    The last by the Cholesky factor L of the representatives' kernel matrix: L times the rows.
+    """
     structure = Structure.of(hcp(2.6, (1, 1, 1), seed=3, bond_spread=0.03))
     d, geometry = environment_design(stretch_width, seed=9), structure.geometry(POTENTIAL)
     rows = d.rows(geometry)
@@ -382,10 +385,13 @@ def test_each_block_of_environment_rows_by_itself(stretch_width):
         )
         for k in range(s)
     ]
+    factor = np.linalg.cholesky(gram(d.regressor) + NUGGET * np.eye(s))
     blocks = [v.sum(axis=0), np.delete((r - d.regressor.r0) @ v, FORMS), kernel]
+    found = rows[:, 0].copy()
+    found[-s:] = factor @ found[-s:]
     if not stretch_width:
         del blocks[1]
-    np.testing.assert_allclose(rows[:, 0], np.concatenate(blocks), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found, np.concatenate(blocks), rtol=1e-12, atol=1e-12)
     assert d.n_linear == sum(map(len, blocks[:-1]))
     assert d.n_coefficients == d.n_linear + s
 
@@ -440,10 +446,49 @@ def test_environment_penalty(stretch_width):
         # One width of the kernel is a typical change of the bond length.
         per_length = np.delete(one, FORMS) / stretch_width
         np.testing.assert_allclose(linear[N_FINGERPRINTS:] * per_length**2, 1.0, rtol=1e-12)
+    # What one costs in the kernel's coefficients is what it costs in the representatives' own.
     k = gram(design.regressor)
-    expected = (k + NUGGET * np.eye(len(k))) / 1.5**2
-    np.testing.assert_allclose(penalty[n:, n:], expected, rtol=1e-12)
+    kernel = np.random.default_rng(1).normal(size=len(k))
+    own = design.of_representatives(kernel)
+    expected = own @ (k + NUGGET * np.eye(len(k))) @ own / 1.5**2
+    assert kernel @ penalty[n:, n:] @ kernel == pytest.approx(expected, rel=1e-9)
+    np.testing.assert_array_equal(penalty[n:, n:], np.eye(len(k)) / 1.5**2)
     assert 0 < NUGGET <= 1e-5
+
+
+def test_normal_equations_keep_their_digits():
+    """Representatives that are all but the same, and labels a thousand times surer than the prior.
+
+    The truth is the least-squares solution by singular values, which squares nothing.
+    """
+    rng = np.random.default_rng(2)
+    design = environment_design(0.0, representatives=5)
+    y = 0.3 * rng.normal(size=(120, 2))
+    regressor = replace(
+        design.regressor,
+        transform=np.eye(2),
+        representatives=y,
+        rep_bond=np.zeros(120),
+        alpha=np.zeros(120),
+    )
+    design = replace(design, regressor=regressor)
+    v = 0.3 * rng.normal(size=(400, 2))
+    truth, sigma, prior = np.sin(3.0 * v[:, 0]) * v[:, 1], 1e-4, 1.0
+    _, near, isolated = regressor.columns(v, np.zeros(400))
+    columns = near - isolated
+    factor = np.linalg.cholesky(gram(regressor) + NUGGET * np.eye(120))
+    whole = np.vstack([columns / sigma, factor.T / prior])
+    exact = np.linalg.lstsq(whole, np.concatenate([truth / sigma, np.zeros(120)]), rcond=None)[0]
+
+    equations = NormalEquations.zeros(120)
+    equations.add(np.linalg.solve(factor, columns.T), truth, np.full(400, sigma))
+    found = design.of_representatives(equations.solve(np.eye(120) / prior**2).coefficients)
+    np.testing.assert_allclose(columns @ found, columns @ exact, rtol=0, atol=0.01 * sigma)
+    # The representatives' own equations lose what is as small.
+    equations = NormalEquations.zeros(120)
+    equations.add(columns.T, truth, np.full(400, sigma))
+    own = equations.solve(factor @ factor.T / prior**2).coefficients
+    assert np.abs(columns @ (own - exact)).max() > 0.01 * sigma
 
 
 def test_levels_of_the_suite_are_all_there():

@@ -37,6 +37,11 @@ def test_chosen_molecules_are_held_and_the_others_move(parents):
         warnings.simplefilter("ignore", DomainWarning)
         one, two = (generator.stretched(parent, n, generator.widened()) for n in (10, 11))
         short = generator.stretched(parent, generator.COUNT, generator.widened())
+        wide = max(parents.values(), key=lambda atoms: atoms.get_volume() / len(atoms))
+        longer = generator.stretched(
+            wide, generator.COUNT + generator.COUNT_SHORT, generator.widened()
+        )
+    assert generator.LONGER[0] - 1e-5 < lengths_of(longer).max() < generator.LONGER[1] + 1e-5
     assert generator.SHORT[0] - 1e-5 < lengths_of(short).min() < generator.SHORT[1] + 1e-5
     for frame, count in ((one, 1), (two, 2)):
         wanted = np.random.default_rng([generator.SEED, 9 + count])
@@ -52,9 +57,9 @@ def test_chosen_molecules_are_held_and_the_others_move(parents):
 
 def test_committed_frames_have_the_bonds_that_were_asked_for(committed, parents):
     bulk = [atoms for atoms in committed if atoms.info["group"] == "stretched"]
-    assert len(bulk) == generator.COUNT + generator.COUNT_SHORT
+    assert len(bulk) == generator.COUNT + generator.COUNT_SHORT + generator.COUNT_LONGER
     low, high = generator.LENGTHS
-    longest, shortest = [], []
+    longest, shortest, longer = [], [], []
     for atoms in bulk:
         number = int(atoms.info["source"].rsplit("/", 1)[1])
         parent = parents[atoms.info["parent"]]
@@ -65,12 +70,17 @@ def test_committed_frames_have_the_bonds_that_were_asked_for(committed, parents)
         if number < generator.COUNT:
             assert (lengths[: 1 + number % 2] >= low - 1e-5).all()
             longest.append(lengths[0])
-        else:
+        elif number < generator.COUNT + generator.COUNT_SHORT:
             shortest.append(lengths[-1])
+        else:
+            longer.append(lengths[0])
+            assert atoms.get_volume() / len(atoms) > generator.LEAST_VOLUME
         assert "Quantum ESPRESSO" in atoms.info["label"] and "mesh_error" in atoms.info
     # Uniform between the limits: something in every tenth of the range.
     assert (np.histogram(longest, 10, (low, high))[0] > 0).all()
     assert max(longest) <= high + 0.05
+    low, high = generator.LONGER
+    assert (np.histogram(longer, 6, (low, high))[0] > 0).all() and max(longer) <= high + 1e-5
     assert min(shortest) < 0.5 and max(shortest) > 0.54
     assert sum(atoms.info.get("split") == "test" for atoms in bulk) >= 5
 

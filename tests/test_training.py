@@ -37,8 +37,8 @@ from ase_hmlp.training.config import PairSection, read_config
 from ase_hmlp.training.evaluate import error_table, evaluate_files, predict
 from ase_hmlp.training.fit import HierarchicalPotential, KernelSpec, LevelSpec
 from ase_hmlp.training.frames import file_digest, frame_from_atoms, read_frames
-from ase_hmlp.training.kernel_ridge import NormalEquations
-from ase_hmlp.training.rows import EnvironmentDesign, LinearDesign
+from ase_hmlp.training.kernel_ridge import NormalEquations, gram
+from ase_hmlp.training.rows import NUGGET, EnvironmentDesign, LinearDesign
 from ase_hmlp.training.train import (
     _folds,
     _parts,
@@ -179,7 +179,8 @@ def _designs_of(potential):
     assert design.sees_bond
     overlaps = slice(33, 89)  # none of them with the stretch
     assert not g.linear_stretch[overlaps].any()
-    yield design, np.concatenate([g.linear, np.delete(g.linear_stretch, overlaps), g.alpha])
+    kernel = np.linalg.cholesky(gram(g) + NUGGET * np.eye(len(g.alpha))).T @ g.alpha
+    yield design, np.concatenate([g.linear, np.delete(g.linear_stretch, overlaps), kernel])
 
 
 # ---------------------------------------------------------------- parts

@@ -541,9 +541,10 @@ class HierarchicalPotential(BaseEstimator):
         if self.variance and environment is not None and len(environment.regressor.alpha):
             prior, last = self.environment.prior, edges[-1]
             n = len(environment.regressor.alpha)
-            variance = predictive_variance(
-                environment.regressor, solution.covariance(last - n, last), prior
-            )
+            # Both sides of the covariance, from the kernel's coefficients to the representatives'.
+            to_own = prepared.designs["environment"].of_representatives
+            covariance = to_own(to_own(solution.covariance(last - n, last)).T)
+            variance = predictive_variance(environment.regressor, covariance, prior)
             regressor = replace(environment.regressor, variance=variance, prior=prior)
             self.potential_ = replace(
                 self.potential_, environment=replace(environment, regressor=regressor)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 import ase_hmlp._core.evaluate as evaluate
 from ase_hmlp._core.levels import N_FORMS, OVERLAP
@@ -121,7 +122,10 @@ class EnvironmentDesign:
     """The environment level with its representatives chosen and its coefficients unknown.
 
     Coefficients stand in the order linear, linear in the stretch (where the level sees the bond
-    length), representatives.
+    length), kernel. Those of the kernel are not the representatives' own, whose functions are all
+    but the same for neighbours: with L the Cholesky factor of their kernel matrix they are ``L^T``
+    times those, of functions that have one prior and are independent (Foster and others, J. Mach.
+    Learn. Res. 10, 857 (2009), the "V method"). Else most digits of the normal equations are lost.
 
     Attributes
     ----------
@@ -146,7 +150,8 @@ class EnvironmentDesign:
 
     def __getstate__(self):
         # The kernel's tables have pointers: copies and pickles make their own.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_units", "_interaction")}
+        made = ("_units", "_interaction", "_factor")
+        return {k: v for k, v in self.__dict__.items() if k not in made}
 
     @property
     def sees_bond(self) -> bool:
@@ -195,10 +200,21 @@ class EnvironmentDesign:
         linear = np.concatenate([linear, stretch**2])
         n = self.n_linear
         out[range(n), range(n)] = linear
-        # The little on the diagonal keeps coefficients from growing against each other.
-        k = gram(self.regressor)
-        out[n:, n:] = (k + NUGGET * np.eye(len(k))) / prior**2
+        out[range(n, len(out)), range(n, len(out))] = prior**-2
         return out
+
+    @cached_property
+    def _factor(self) -> np.ndarray:
+        """Lower Cholesky factor of the representatives' kernel matrix."""
+        k = gram(self.regressor)
+        # The little on the diagonal keeps coefficients from growing against each other.
+        return np.linalg.cholesky(k + NUGGET * np.eye(len(k)))
+
+    def of_representatives(self, kernel) -> np.ndarray:
+        """Coefficients (s, ...) of the representatives from those of the kernel."""
+        if not len(kernel):
+            return kernel
+        return solve_triangular(self._factor, kernel, lower=True, trans=1, check_finite=False)
 
     @cached_property
     def _interaction(self):
@@ -237,13 +253,16 @@ class EnvironmentDesign:
             part[:, 0] = (stretch @ v)[free]
             part[:, 1:] = np.tensordot(stretch, jacobian, 1)[free]
             part[:, 1:] += v.T[free] @ dr
-        self._kernel_rows(out[self.n_linear :], v, jacobian, r, dr)
+        if len(self.regressor.representatives):
+            kernel = np.zeros((len(out) - self.n_linear, out.shape[1]), order="F")
+            self._kernel_rows(kernel, v, jacobian, r, dr)
+            out[self.n_linear :] = solve_triangular(
+                self._factor, kernel, lower=True, overwrite_b=True, check_finite=False
+            )
         return out
 
     def _kernel_rows(self, out, v, jacobian, r, dr) -> None:
         g = self.regressor
-        if not len(g.representatives):
-            return
         y, near, isolated = g.columns(v, r)
         out[:, 0] = (near - isolated).sum(axis=0)
         # dk/dy = near y_s - (near - isolated) y, then one product with dy/dx over all molecules.
@@ -266,7 +285,7 @@ class EnvironmentDesign:
             self.regressor,
             linear=linear,
             linear_stretch=stretch,
-            alpha=np.array(coefficients[self.n_linear :]),
+            alpha=self.of_representatives(np.asarray(coefficients[self.n_linear :], dtype=float)),
         )
         return EnvironmentLevel(self.basis, regressor, self.overlap)
 

@@ -956,8 +956,10 @@ def write_packed(frames, path) -> None:
     write_whole(path, lzma.compress(text.encode(), preset=9))
 
 
-def label_and_pack(frames, output, labeller, workers) -> None:
+def label_and_pack(frames, output, labeller, workers) -> list:
     """Label what is missing of a plan, and pack what is there, in the order of the plan.
+
+    What the packed file holds already, with the same positions, is not labelled again.
 
     Parameters
     ----------
@@ -968,10 +970,21 @@ def label_and_pack(frames, output, labeller, workers) -> None:
     labeller : as for `label_frames`, or None
         Only packs if it is None.
     workers : int
+
+    Returns
+    -------
+    list of ase.Atoms
+        What is packed.
     """
+    planned = {frame.info["source"]: frame for frame in frames}
+    found = {}
+    for atoms in labelled_before(output):
+        frame = planned.get(atoms.info["source"])
+        if frame is not None and np.abs(atoms.positions - frame.positions).max() < 2e-6:
+            found[atoms.info["source"]] = atoms
     if labeller is not None:
         result = label_frames(
-            frames,
+            [frame for frame in frames if frame.info["source"] not in found],
             output,
             labeller,
             RunSection(workers=workers),
@@ -980,11 +993,31 @@ def label_and_pack(frames, output, labeller, workers) -> None:
         )
         if result.failed:
             print(f"{result.failed} failed, see {result.failures}")
-    found = {atoms.info["source"]: atoms for atoms in read_labelled(output)}
+        found |= {atoms.info["source"]: atoms for atoms in read_labelled(output)}
     kept = [found[frame.info["source"]] for frame in frames if frame.info["source"] in found]
     packed = output.with_name(f"{output.name}.xz")
     write_packed(kept, packed)
     print(f"{len(kept)} of {len(frames)} frames in {packed}")
+    return kept
+
+
+def labelled_before(output):
+    """What is labelled of a plan so far, packed or not.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        Of `label_and_pack`.
+
+    Returns
+    -------
+    list of ase.Atoms
+    """
+    packed = output.with_name(f"{output.name}.xz")
+    return [
+        *(iterate_structures(packed) if packed.exists() else ()),
+        *(read_labelled(output) if output.exists() else ()),
+    ]
 
 
 def print_ranges(path) -> None:

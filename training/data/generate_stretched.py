@@ -5,7 +5,8 @@ At 1,500 K one bond in some thousands is longer than 1.1 Å at any time: snapsho
 dozen molecules each, hardly ever show one, and a run of many picoseconds meets them all the time.
 Here they are made. In hot and dense snapshots that are labelled already, one or two molecules are
 stretched to a length between 0.95 and 1.38 Å, or one compressed to 0.48 to 0.56 Å, and held there,
-while dynamics at 1,500 K makes their neighbours give way.
+while dynamics at 1,500 K makes their neighbours give way. A last series, with the shipped potential
+of a later day, has one molecule of 1.36 to 1.70 Å: what runs of 50 ps meet at 1,500 K.
 
 Frames are of the family ``stretched``; ``info`` has ``parent`` (the snapshot), ``trajectory``,
 ``split`` and ``phase`` (all of the parent). They are means of both meshes of k-points of the
@@ -13,7 +14,7 @@ project's recipe. With them come isolated molecules (``molecule``) of bonds beyo
 `generate_contacts.py`, in the same box.
 
 The shipped potential moves the neighbours; snapshots are kept in ``<output stem>.explored``. Run
-the script again after a kill and it goes on.
+the script again after a kill and it goes on; what ``<output>.xz`` holds already stays as it is.
 
 Example
 -------
@@ -44,6 +45,7 @@ from ase_hmlp.training.data.generate_dynamics import (
     MODEL,
     bonds_of,
     label_and_pack,
+    labelled_before,
 )
 from ase_hmlp.training.frames import iterate_structures
 from ase_hmlp.training.label import extxyz_text
@@ -52,8 +54,8 @@ from ase_hmlp.training.label_calculators import EspressoSection
 FOLDER = Path(__file__).parent
 PARENTS = ("h2-pbe-dynamics.extxyz.xz", "h2-pbe-learned.extxyz.xz")
 SEED = 2027
-#: Frames with one or two long bonds; after them those with a short one.
-COUNT, COUNT_SHORT = 96, 24
+#: Frames with one or two long bonds; after them those with a short one, and with a longer one.
+COUNT, COUNT_SHORT, COUNT_LONGER = 96, 24, 48
 
 #: Families and the temperature (K) from which on their snapshots may be parents, and their atoms.
 HOT = {"fluid": 800.0, "phase-I": 500.0, "learned": 0.0}
@@ -62,8 +64,10 @@ ATOMS = (16, 24)
 #: What a frame has of its parent, where that has it.
 INHERITED = ("trajectory", "split", "phase")
 
-LENGTHS, SHORT = (0.95, 1.38), (0.48, 0.56)  # Å
-ALONE = (0.46, 0.48, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45)  # Å
+LENGTHS, SHORT, LONGER = (0.95, 1.38), (0.48, 0.56), (1.36, 1.70)  # Å
+#: Parents of the longer ones, Å³/atom: at 160 GPa and 1,500 K no molecule would hold.
+LEAST_VOLUME = 2.0
+ALONE = (0.46, 0.48, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5, 1.55, 1.6, 1.65, 1.7)  # Å
 TEMPERATURE = 1500.0  # K
 STEP, STEPS = 0.4, 75  # fs
 FRICTION = 0.1  # 1/fs
@@ -95,7 +99,8 @@ def stretched(parent, number, model):
     parent : ase.Atoms
         With ``partner``.
     number : int
-        Of the frame: below `COUNT` even ones get one long bond, odd ones two; one short bond above.
+        Of the frame: below `COUNT` even ones get one long bond, odd ones two; then come those with
+        one short bond, and those with a longer one.
     model : ase_hmlp.model_io.Model
 
     Returns
@@ -108,11 +113,12 @@ def stretched(parent, number, model):
     atoms = Atoms(parent.symbols, parent.positions, cell=parent.cell, pbc=True)
     bonds = bonds_of(atoms, molecules)
     long = number < COUNT
+    lengths = LENGTHS if long else SHORT if number < COUNT + COUNT_SHORT else LONGER
     chosen = rng.choice(len(molecules), 1 + number % 2 if long else 1, replace=False)
     for k in chosen:
         first, second = molecules[k]
         centre = atoms.positions[first] + 0.5 * bonds[k]
-        length = rng.uniform(*(LENGTHS if long else SHORT))
+        length = rng.uniform(*lengths)
         half = 0.5 * length * bonds[k] / np.linalg.norm(bonds[k])
         atoms.positions[first], atoms.positions[second] = centre - half, centre + half
     atoms.calc = HMLP(model, bonds=molecules, threads=1)
@@ -145,15 +151,32 @@ def stretched(parent, number, model):
     return out
 
 
-def explored(folder):
-    """All stretched snapshots: those that are in `folder`, and those that are made now."""
+def explored(folder, known):
+    """All stretched snapshots: those that are known, and those that are made now.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        For snapshots that are not labelled yet.
+    known : dict
+        Labelled ones by their source.
+
+    Returns
+    -------
+    list of ase.Atoms
+    """
     folder.mkdir(parents=True, exist_ok=True)
     choice, model, frames = parents(), widened(), []
-    for number in range(COUNT + COUNT_SHORT):
+    wide = [atoms for atoms in choice if atoms.get_volume() / len(atoms) > LEAST_VOLUME]
+    for number in range(COUNT + COUNT_SHORT + COUNT_LONGER):
+        if f"stretched/{number}" in known:
+            frames.append(known[f"stretched/{number}"])
+            continue
         path = folder / f"{number:03d}.extxyz"
         if not path.exists():
             # Snapshots far apart in volume first, so that what is finished is a small whole set.
-            parent = choice[int(van_der_corput(number) * len(choice))]
+            which = wide if number >= COUNT + COUNT_SHORT else choice
+            parent = which[int(van_der_corput(number) * len(which))]
             try:
                 atoms = stretched(parent, number, model)
             except HMLPError as error:
@@ -188,9 +211,10 @@ def main():
     parser.add_argument("--command", default="pw.x", help="how to start a serial pw.x")
     parser.add_argument("--pack", action="store_true", help="only pack what is labelled")
     arguments = parser.parse_args()
+    known = {atoms.info["source"]: atoms for atoms in labelled_before(arguments.output)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DomainWarning)
-        frames = alone() + explored(arguments.output.with_suffix(".explored"))
+        frames = alone() + explored(arguments.output.with_suffix(".explored"), known)
     # As on Ctrl-C, so that the calculations in flight end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     labeller = None
