@@ -162,7 +162,9 @@ def test_what_is_packed_is_not_labelled_again(tmp_path, committed, monkeypatch):
 
     monkeypatch.setattr(generate_dynamics, "label_frames", label)
     output = tmp_path / "some.extxyz"
-    generate_dynamics.write_packed([atoms.copy() for atoms in committed[:3]], tmp_path / "some.extxyz.xz")
+    generate_dynamics.write_packed(
+        [atoms.copy() for atoms in committed[:3]], tmp_path / "some.extxyz.xz"
+    )
     plan = [atoms.copy() for atoms in committed[:5]]
     plan[1].positions[0] += 0.01
     with pytest.raises(KeyboardInterrupt):

@@ -49,7 +49,7 @@ COUNTS = {"P21c-8": 10, "P63m-16": 5, "Pca21": 6, "Pa3": 4, "P21c-24-a": 4, "P21
 #: Standard deviations of what is done to a molecule: Å along each axis, degrees about each, Å.
 MOVE, TURN, STRETCH = 0.04, 4.0, 0.01
 
-#: Of this phase some have one atom displaced, and so many at each pressure are displaced along modes
+#: Of this phase some have one atom displaced, and so many at each pressure go along modes
 #: that are softer than SOFT (1/cm), in turns, each with the energy kT of so many kelvin.
 SOFT_PHASE, N_SOFT = "P21c-8", 48
 SOFT = ((1200.0, 40.0), (1200.0, 120.0), (500.0, 40.0), (500.0, 120.0))
