@@ -457,7 +457,7 @@ ERRORS = {
         "Atom 1 is bonded to atom 2, which is missing or far away",
     ),
     "broken-bond": (
-        edited("pair_style", "group one id 1\ndisplace_atoms one move 0.8 0.8 0.8\npair_style"),
+        edited("pair_style", "group one id 1\ndisplace_atoms one move 1.1 1.1 1.1\npair_style"),
         "A long; energies of pair style hmlp mean something from {bond_limits[0]:.3f} to "
         "{bond_limits[1]:.3f} A",
     ),
