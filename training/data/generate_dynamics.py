@@ -934,8 +934,10 @@ def read_labelled(output):
     Returns
     -------
     list of ase.Atoms
-        Without what a kill, or that run, left half-written.
+        Without what a kill, or that run, left half-written; none where there is no file.
     """
+    if not output.exists():
+        return []
     text = b"".join(split_frames(output.read_bytes())).decode()
     return ase.io.read(io.StringIO(text), ":", format="extxyz")
 
@@ -1014,10 +1016,7 @@ def labelled_before(output):
     list of ase.Atoms
     """
     packed = output.with_name(f"{output.name}.xz")
-    return [
-        *(iterate_structures(packed) if packed.exists() else ()),
-        *(read_labelled(output) if output.exists() else ()),
-    ]
+    return [*(iterate_structures(packed) if packed.exists() else ()), *read_labelled(output)]
 
 
 def print_ranges(path) -> None:
